@@ -1,0 +1,477 @@
+"""What the core needs from the outside, as Protocols. Adapters implement them; `uploadcore.testing` holds their contract suites.
+
+Rules for all of them: everything is async; every outward call has a timeout of the adapter's own; an adapter maps its SDK's errors
+onto `uploadcore.errors` in one place, with `raise … from exc`; `open` and `close` are called once each by `UploadCore`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol
+
+from uploadcore.events import Event
+from uploadcore.file import Checksum, ChecksumAlgorithm, File
+from uploadcore.plan import Part, StoredPart, StoreLimits
+from uploadcore.states import UploadState
+from uploadcore.upload import Address, Transition, Upload
+
+__all__ = [
+    "AdapterContext",
+    "Admission",
+    "Cache",
+    "Clock",
+    "Database",
+    "EventPublisher",
+    "FileRecords",
+    "IdFactory",
+    "IdempotencyRecord",
+    "IdempotencyRecords",
+    "ObjectHeaders",
+    "ObjectStore",
+    "OpenMultipart",
+    "Outbox",
+    "PendingEvent",
+    "QuotaRecords",
+    "SignedRequest",
+    "StoreCapabilities",
+    "StoredObject",
+    "Transaction",
+    "UploadPolicy",
+    "UploadRecords",
+    "UploadRequest",
+]
+
+MARKER = "uploadcore-upload"
+"""Key of the user metadata (`x-amz-meta-…` on S3) that names the upload an object belongs to."""
+
+
+# --- object store -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StoreCapabilities:
+    """What a store can do beyond the least. Declared as data: nobody asks what class a store is.
+
+    Attributes:
+        conditional_put: A signed `If-None-Match: *` refuses to overwrite.
+        repeatable_complete: Completing twice with the same parts answers success twice.
+        concurrent_complete: Two completions at once do no harm; without it a second call waits ten minutes.
+        late_parts_refused: A part URL used after completion changes no byte of the object.
+        list_by_prefix: `list_multiparts` finds uploads by any prefix, not by the whole key only.
+        object_checksums: Checksums of whole objects it computes and tells in `head`.
+        part_checksums: Checksums it verifies when a signed part carries one.
+    """
+
+    conditional_put: bool = False
+    repeatable_complete: bool = False
+    concurrent_complete: bool = False
+    late_parts_refused: bool = False
+    list_by_prefix: bool = False
+    object_checksums: frozenset[ChecksumAlgorithm] = frozenset()
+    part_checksums: frozenset[ChecksumAlgorithm] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectHeaders:
+    """What an object carries besides its bytes. `metadata` includes the `MARKER`."""
+
+    content_type: str
+    metadata: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """What `head` tells of an object."""
+
+    size: int
+    etag: str
+    content_type: str
+    metadata: Mapping[str, str]
+    checksum: Checksum | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenMultipart:
+    """A multipart upload the store lists. `initiated` is the store's own time."""
+
+    key: str
+    storage_upload_id: str
+    initiated: datetime
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class SignedRequest:
+    """A request anybody may make until `expires_at`, with exactly these headers. The URL is a secret: `repr` hides it."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    expires_at: datetime
+
+    def __repr__(self) -> str:
+        """Show neither URL nor headers."""
+        return f"SignedRequest({self.method} …, expires_at={self.expires_at.isoformat()})"
+
+
+class ObjectStore(Protocol):
+    """Where the bytes are. Named after S3's verbs. Every method may raise `StoreUnavailableError`, which says nothing of the outcome."""
+
+    @property
+    def bucket(self) -> str:
+        """The bucket new addresses are made in."""
+
+    @property
+    def limits(self) -> StoreLimits:
+        """What it can hold."""
+
+    @property
+    def capabilities(self) -> StoreCapabilities:
+        """What it can do."""
+
+    async def open(self) -> None:
+        """Get ready. Raises `StoreUnavailableError` only where it could never work (no such folder, no permission)."""
+
+    async def close(self) -> None:
+        """Let go of everything. Idempotent."""
+
+    async def create_multipart(self, address: Address, headers: ObjectHeaders) -> str:
+        """Begin a multipart upload under `address.key`; return its storage upload id. Not idempotent: each call makes another.
+
+        Raises:
+            InvalidRequestError: The store definitely refuses it, and nothing was made.
+            StorageFullError: There is no room.
+        """
+
+    async def presign_parts(
+        self, address: Address, parts: Sequence[Part], *, checksums: Mapping[int, Checksum], expires_in: timedelta
+    ) -> list[SignedRequest]:
+        """Sign one PUT per part, in order. No call to the store.
+
+        Each URL binds method, key, storage upload id, part number, and the `content-length` where `Part.length` is not `None`, and the
+        checksum header of the parts named in `checksums`. `expires_at` is true: it may be earlier than asked for, never later.
+        """
+
+    async def presign_put(
+        self, address: Address, part: Part, headers: ObjectHeaders, *, checksum: Checksum | None, expires_in: timedelta
+    ) -> SignedRequest:
+        """Sign a PUT of a whole object that binds everything in `headers`, the length, and `If-None-Match: *`. No call to the store.
+
+        Only called where `capabilities.conditional_put`.
+        """
+
+    async def list_parts(self, address: Address) -> list[StoredPart]:
+        """All parts of a multipart upload, in order of number, each only once it is durable. Any page size is the adapter's matter.
+
+        Raises:
+            NoSuchMultipartError: The store knows no such multipart upload (any more).
+        """
+
+    async def complete_multipart(
+        self, address: Address, parts: Sequence[StoredPart], *, size: int, checksum: Checksum | None
+    ) -> None:
+        """Assemble exactly these parts. A return is an answer, no proof: the caller looks with `head`.
+
+        Raises:
+            NoSuchMultipartError: The store knows no such multipart upload: completed before, aborted, or reaped.
+            PartsRejectedError: A part is not as named; nothing was assembled.
+            ChecksumMismatchError: The whole has not that checksum; nothing was assembled.
+        """
+
+    async def abort_multipart(self, address: Address) -> None:
+        """Drop a multipart upload and its parts. Idempotent: an unknown one is no error."""
+
+    def list_multiparts(self, prefix: str) -> AsyncIterator[OpenMultipart]:
+        """Multipart uploads in progress whose key begins with `prefix`, in no particular order."""
+
+    async def head(self, address: Address) -> StoredObject | None:
+        """What stands under `address.key`; `None` if nothing does. Read-after-write consistent."""
+
+    async def delete(self, address: Address) -> None:
+        """Delete the object under `address.key`. Idempotent: an absent one is no error."""
+
+    async def put_marker(self, address: Address, headers: ObjectHeaders) -> None:
+        """Store an empty object under `address.key`, replacing what is there. For the installation marker only."""
+
+    async def presign_get(self, address: Address, *, filename: str, content_type: str, expires_in: timedelta) -> SignedRequest:
+        """Sign a GET (and HEAD) of an object, answered as an attachment with that name and type. No call to the store."""
+
+
+# --- database -----------------------------------------------------------------------------------------------------
+
+
+class UploadRecords(Protocol):
+    """Uploads in the database."""
+
+    async def add(self, upload: Upload, *, lifetime: timedelta, lease: timedelta | None) -> Upload:
+        """Insert; return it with `created_at`, `expires_at` (now + lifetime), `lease_until` set and `version` 1."""
+
+    async def get(self, upload_id: str) -> Upload | None:
+        """The upload, whoever owns it: the caller compares the owner."""
+
+    async def save(self, transition: Transition) -> Upload:
+        """Carry out a transition in one conditional statement, and add its events to the outbox; return the upload as it now is.
+
+        Raises:
+            VersionConflictError: The stored version is not `transition.upload.version`, or a condition does not hold. Nothing changed.
+        """
+
+    async def find(
+        self, *, owner: str, state: UploadState | None, fingerprint: str | None, before: tuple[datetime, str] | None, limit: int
+    ) -> list[Upload]:
+        """An owner's uploads, newest first (by `created_at`, then `id`), strictly after the cursor `before`."""
+
+    async def due(self, limit: int) -> list[Upload]:
+        """Uploads somebody should see to, oldest timer first, by the database's clock.
+
+        `pending`, `completing`, `aborting` whose lease has passed; `pending`, `uploading` whose deadline has passed; terminal ones whose
+        recheck has come.
+        """
+
+    async def by_keys(self, keys: Sequence[str]) -> dict[str, Upload]:
+        """The uploads at these storage keys, by key. Up to 1,000 a call."""
+
+
+class FileRecords(Protocol):
+    """Files in the database."""
+
+    async def add(self, file: File) -> File:
+        """Insert; return it with `created_at` and `updated_at` set. `version` stays 0."""
+
+    async def get(self, file_id: str) -> File | None:
+        """The file, whoever owns it: the caller compares the owner."""
+
+    async def save(self, file: File, *, lease: timedelta | None = None, lease_passed: bool = False) -> File:
+        """Update where `file.version` still stands; return it with the next version and `updated_at`.
+
+        Args:
+            file: The next file, with the version that was read.
+            lease: `lease_until` becomes now + lease; `None` clears it.
+            lease_passed: Only if the stored `lease_until` has passed.
+
+        Raises:
+            VersionConflictError: The version does not stand, or the lease has not passed. Nothing changed.
+        """
+
+    async def due(self, limit: int) -> list[File]:
+        """Files that are `deleting` and whose lease has passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class PendingEvent:
+    """An event to deliver, and how often that failed before."""
+
+    event: Event
+    attempts: int
+
+
+class Outbox(Protocol):
+    """Events written with their change. Filled by `UploadRecords.save` and `add`."""
+
+    async def add(self, event: Event) -> None:
+        """Write an event that tells of a file."""
+
+    async def claim(self, limit: int, *, lease: timedelta) -> list[PendingEvent]:
+        """Undelivered events that are due, at most the oldest undelivered one per upload, hidden from others for `lease`.
+
+        An event whose predecessor (same upload) is undelivered is not returned, whatever the predecessor's retry time.
+        """
+
+    async def delivered(self, event_id: str) -> None:
+        """It has arrived. Idempotent."""
+
+    async def failed(self, event_id: str, *, retry_after: timedelta) -> None:
+        """It has not: count the attempt, and let it be claimed again after a while."""
+
+    async def purge(self, *, older_than: timedelta) -> int:
+        """Drop events delivered longer ago than that; how many."""
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyRecord:
+    """Which upload a key made. `fingerprint` is a hash of the request, to tell a retry from another request."""
+
+    owner: str
+    key: str
+    fingerprint: str
+    upload_id: str
+
+
+class IdempotencyRecords(Protocol):
+    """Idempotency keys, unique per owner."""
+
+    async def claim(self, record: IdempotencyRecord, *, kept: timedelta) -> IdempotencyRecord:
+        """Write the record unless one younger than `kept` stands; return the one that stands."""
+
+    async def purge(self, *, older_than: timedelta) -> int:
+        """Drop records older than that; how many."""
+
+
+class QuotaRecords(Protocol):
+    """What each owner has open. Counters only: never below zero."""
+
+    async def reserve(self, owner: str, *, size: int, max_uploads: int | None, max_bytes: int | None) -> None:
+        """Count one upload and `size` bytes in flight, in one conditional statement.
+
+        Raises:
+            QuotaExceededError: One of the limits (`None`: none) would be passed. Nothing changed.
+        """
+
+    async def release(self, owner: str, *, size: int) -> None:
+        """Count one upload and `size` bytes less."""
+
+
+class Transaction(Protocol):
+    """One transaction: all of it, or nothing."""
+
+    @property
+    def uploads(self) -> UploadRecords:
+        """Uploads."""
+
+    @property
+    def files(self) -> FileRecords:
+        """Files."""
+
+    @property
+    def outbox(self) -> Outbox:
+        """Events."""
+
+    @property
+    def idempotency(self) -> IdempotencyRecords:
+        """Idempotency keys."""
+
+    @property
+    def quotas(self) -> QuotaRecords:
+        """Quotas."""
+
+
+class Database(Protocol):
+    """The source of truth. Its clock sets and compares every lease and deadline."""
+
+    async def open(self) -> None:
+        """Connect; check (SQLite: bring up to date) the schema.
+
+        Raises:
+            DatabaseUnavailableError: It does not answer, or its schema does not fit.
+        """
+
+    async def close(self) -> None:
+        """Let go of everything. Idempotent."""
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """Begin, commit on leaving, roll back on any exception.
+
+        Raises:
+            DatabaseUnavailableError: On entering, inside, or on commit; after a failed commit the outcome is unknown.
+        """
+
+    def reader(self) -> AbstractAsyncContextManager[Transaction]:
+        """One consistent view for reading. Writing through it is undefined."""
+
+    async def installation_id(self) -> str:
+        """Made once, when the schema was made: tells this database's objects from another's in one bucket."""
+
+
+# --- the rest -----------------------------------------------------------------------------------------------------
+
+
+class Cache(Protocol):
+    """Bytes with a time to live. It decides nothing: losing, hanging or flushing it costs latency only.
+
+    No method raises for an unreachable cache: `get` answers `None`, `set_if_newer` and `delete` answer `False`.
+    """
+
+    async def open(self) -> None:
+        """Get ready."""
+
+    async def close(self) -> None:
+        """Let go of everything. Idempotent."""
+
+    async def get(self, key: str) -> bytes | None:
+        """The value, if there is one that is still alive."""
+
+    async def set_if_newer(self, key: str, value: bytes, version: int, *, ttl: timedelta) -> bool:
+        """Store unless a newer version, or its tombstone, was stored before. The version marker outlives the value by 10 s."""
+
+    async def delete(self, key: str, version: int) -> bool:
+        """Drop the value and leave a tombstone: no version up to this one comes back for 10 s."""
+
+
+class EventPublisher(Protocol):
+    """Where events go."""
+
+    async def publish(self, event: Event) -> None:
+        """Deliver one event. Any exception counts as not delivered; it comes again, with the same id."""
+
+
+class Clock(Protocol):
+    """Time of this process. Decides nothing that a database's clock must decide."""
+
+    def now(self) -> datetime:
+        """Wall-clock time, UTC."""
+
+    def monotonic(self) -> float:
+        """Seconds that never go back."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+
+
+class IdFactory(Protocol):
+    """Makes unguessable, unique ids."""
+
+    def new(self) -> str:
+        """A new one: letters, digits and hyphens, up to 64 characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class UploadRequest:
+    """What somebody asks for when initiating."""
+
+    owner: str
+    filename: str
+    size: int | None
+    content_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What an owner may do. Limits of `None` are none; sizes in bytes.
+
+    Attributes:
+        max_size: Largest blob.
+        max_unknown_size: What an upload of unknown size is charged, and may grow to.
+        max_open_uploads: Uploads open at a time.
+        max_bytes_in_flight: Sum of their sizes.
+        content_types: Accepted ones; a pattern may end in `/*`. Empty: any.
+    """
+
+    max_size: int | None = None
+    max_unknown_size: int = 10 * 1024**3
+    max_open_uploads: int | None = None
+    max_bytes_in_flight: int | None = None
+    content_types: tuple[str, ...] = ()
+
+
+class UploadPolicy(Protocol):
+    """Decides what may be uploaded."""
+
+    async def admit(self, request: UploadRequest) -> Admission:
+        """The limits for this request. Raises `ForbiddenError` to refuse it outright."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterContext:
+    """What an adapter's `from_url(url, context)` may need besides its URL.
+
+    Attributes:
+        data_dir: Folder for what the embedded defaults keep, their signing secret included.
+        public_url: Where clients reach this service, without a trailing slash.
+    """
+
+    data_dir: Path
+    public_url: str

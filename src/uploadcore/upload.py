@@ -1,0 +1,278 @@
+"""The upload: one attempt to bring one blob into the store.
+
+`Upload` is immutable. Each verb looks its input up in the table of `states` and returns a `Transition`: the next upload, what
+must hold for it to be saved, the timers to set, and the events to write in the same transaction. Nothing here does I/O and nothing
+here reads a clock: timers are set and compared by the database, inside the statement that saves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from types import MappingProxyType
+
+from uploadcore.events import Event, EventType
+from uploadcore.file import Checksum
+from uploadcore.plan import PartPlan
+from uploadcore.states import TERMINAL_STATES, UploadInput, UploadState, next_upload_state
+
+__all__ = ["Address", "Condition", "Expected", "Reason", "Strategy", "Timer", "Transition", "Upload"]
+
+
+class Strategy(StrEnum):
+    """How the bytes get into the store."""
+
+    SINGLE = "single"
+    """One PUT that can't overwrite."""
+    MULTIPART = "multipart"
+
+
+class Reason(StrEnum):
+    """Why an upload ended without a file."""
+
+    ABORTED = "aborted"
+    EXPIRED = "expired"
+    OPENING_REFUSED = "opening_refused"
+    INTEGRITY_FAILED = "integrity_failed"
+    FILE_DELETED = "file_deleted"
+    GAVE_UP = "gave_up"
+
+
+class Timer(StrEnum):
+    """The moments an upload records. Each is the name of an `Upload` attribute; the database's clock sets and compares them."""
+
+    LEASE = "lease_until"
+    DEADLINE = "expires_at"
+    FENCED = "fenced_at"
+    LOST = "lost_at"
+    RECHECK = "recheck_at"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What must hold of a timer at the moment a transition is saved, by the database's clock.
+
+    `passed`: `timer + margin <= now`; otherwise `timer + margin > now`. A timer that is not set satisfies neither.
+    """
+
+    timer: Timer
+    passed: bool
+    margin: timedelta = timedelta(0)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Address:
+    """Where the bytes lie. Server-side only: in no view, log or answer, hence without a telling `repr`.
+
+    Attributes:
+        bucket: The store's bucket, or whatever it calls one.
+        key: Unique to one upload, so that whatever lies there can only be this upload's.
+        storage_upload_id: The store's name for the multipart upload; `None` for a single PUT or while there is none yet.
+    """
+
+    bucket: str
+    key: str
+    storage_upload_id: str | None = None
+
+    def __repr__(self) -> str:
+        """Say nothing."""
+        return "Address(…)"
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the object must look like once assembled; stored by the fence.
+
+    Attributes:
+        part_count: Parts to assemble.
+        size: Bytes of the object.
+        checksum: Of the object, if one was declared.
+    """
+
+    part_count: int
+    size: int
+    checksum: Checksum | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One upload, as the database has it.
+
+    Attributes:
+        version: Counts the saves. A transition is saved only if the version it started from still stands.
+        reserved_bytes: What the owner's quota is charged with until the upload ends.
+        expires_at, lease_until, fenced_at, lost_at, recheck_at: see `Timer`. Set by the database.
+    """
+
+    id: str
+    owner: str
+    file_id: str
+    filename: str
+    content_type: str
+    plan: PartPlan
+    strategy: Strategy
+    address: Address = field(repr=False)
+    state: UploadState = UploadState.PENDING
+    metadata: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    fingerprint: str | None = None
+    checksum: Checksum | None = None
+    expected: Expected | None = None
+    reason: Reason | None = None
+    reserved_bytes: int = 0
+    version: int = 0
+    created_at: datetime | None = None
+    expires_at: datetime | None = None
+    lease_until: datetime | None = None
+    fenced_at: datetime | None = None
+    lost_at: datetime | None = None
+    recheck_at: datetime | None = None
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the whole; `None` while it is not known."""
+        return self.plan.size if self.expected is None else self.expected.size
+
+    @property
+    def is_terminal(self) -> bool:
+        """Nothing will change this state any more."""
+        return self.state in TERMINAL_STATES
+
+    def opened(self, storage_upload_id: str | None) -> Transition:
+        """The store has a multipart upload for it, or none is needed."""
+        address = replace(self.address, storage_upload_id=storage_upload_id)
+        return Transition(replace(self, state=self._after(UploadInput.OPENED), address=address)).clearing(Timer.LEASE)
+
+    def opening_refused(self, lease: timedelta) -> Transition:
+        """The store definitely refused to open it."""
+        return self._closing(UploadInput.OPENING_REFUSED, Reason.OPENING_REFUSED, lease)
+
+    def fenced(self, expected: Expected, lease: timedelta) -> Transition:
+        """One caller goes on to complete it. The one place where the deadline counts against a completion."""
+        return (
+            Transition(replace(self, state=self._after(UploadInput.FENCED), expected=expected))
+            .setting(Timer.LEASE, lease)
+            .setting(Timer.FENCED, timedelta(0))
+            .clearing(Timer.LOST)
+            .only_if(Condition(Timer.DEADLINE, passed=False))
+        )
+
+    def lease_renewed(self, lease: timedelta) -> Transition:
+        """Its holder goes on. Saved only if nobody took over: that would have changed the version."""
+        return Transition(replace(self, state=self._after(UploadInput.LEASE_TAKEN))).setting(Timer.LEASE, lease)
+
+    def lease_taken_over(self, lease: timedelta) -> Transition:
+        """Another goes on where a holder let the lease run out."""
+        return self.lease_renewed(lease).only_if(Condition(Timer.LEASE, passed=True))
+
+    def lease_given_up(self) -> Transition:
+        """Its holder stops here; anybody may take over at once."""
+        return Transition(replace(self, state=self._after(UploadInput.LEASE_TAKEN))).setting(Timer.LEASE, timedelta(0))
+
+    def seen_lost(self) -> Transition:
+        """While completing: the store shows neither upload nor object. Counts only when seen again later."""
+        return self.lease_given_up().setting(Timer.LOST, timedelta(0))
+
+    def reopened(self, storage_upload_id: str | None, *, confirmed_after: timedelta) -> Transition:
+        """The store lost it: it starts again under a new storage upload id, all parts missing."""
+        address = replace(self.address, storage_upload_id=storage_upload_id)
+        transition = Transition(replace(self, state=self._after(UploadInput.LOST), address=address, expected=None)).clearing(Timer.LEASE, Timer.FENCED, Timer.LOST)
+        if self.state is UploadState.COMPLETING:
+            transition = transition.only_if(Condition(Timer.LOST, passed=True, margin=confirmed_after))
+        return transition.announcing(EventType.UPLOAD_REOPENED)
+
+    def assembled(self) -> Transition:
+        """The object stands, whole."""
+        transition = Transition(replace(self, state=self._after(UploadInput.ASSEMBLED))).clearing(Timer.LEASE, Timer.LOST)
+        return transition.announcing(EventType.UPLOAD_COMPLETED)
+
+    def assembly_rejected(self) -> Transition:
+        """The store refused the parts: back to uploading, nothing lost."""
+        return Transition(replace(self, state=self._after(UploadInput.ASSEMBLY_REJECTED), expected=None)).clearing(Timer.LEASE, Timer.FENCED, Timer.LOST)
+
+    def integrity_failed(self, lease: timedelta, reason: Reason = Reason.INTEGRITY_FAILED) -> Transition:
+        """What stands under the key is not what was to be assembled, or nobody may have it any more."""
+        return self._closing(UploadInput.INTEGRITY_FAILED, reason, lease)
+
+    def gave_up(self, lease: timedelta, *, after: timedelta) -> Transition:
+        """Nothing could be settled since the fence, `after` ago or more."""
+        transition = self._closing(UploadInput.GAVE_UP, Reason.GAVE_UP, lease)
+        return transition.only_if(Condition(Timer.FENCED, passed=True, margin=after))
+
+    def abort_requested(self, lease: timedelta) -> Transition:
+        """Its owner wants no more of it. Where it is closing already, the first reason stands."""
+        return self._closing(UploadInput.ABORT_REQUESTED, Reason.ABORTED, lease)
+
+    def deadline_passed(self, lease: timedelta) -> Transition:
+        """Its time is over."""
+        transition = self._closing(UploadInput.DEADLINE_PASSED, Reason.EXPIRED, lease)
+        return transition.only_if(Condition(Timer.DEADLINE, passed=True))
+
+    def cleaned(self, *, recheck_after: timedelta) -> Transition:
+        """The store holds nothing of it any more."""
+        happened, event = {
+            Reason.ABORTED: (UploadInput.CLEANED_AFTER_ABORT, EventType.UPLOAD_ABORTED),
+            Reason.EXPIRED: (UploadInput.CLEANED_AFTER_EXPIRY, EventType.UPLOAD_EXPIRED),
+        }.get(self.reason or Reason.GAVE_UP, (UploadInput.CLEANED_AFTER_FAILURE, EventType.UPLOAD_FAILED))
+        return Transition(replace(self, state=self._after(happened))).clearing(Timer.LEASE).setting(Timer.RECHECK, recheck_after).announcing(event)
+
+    def recheck(self, after: timedelta | None) -> Transition:
+        """No change of state: when to look at the store once more for what landed late; `None` for never again."""
+        transition = Transition(self)
+        return transition.clearing(Timer.RECHECK) if after is None else transition.setting(Timer.RECHECK, after)
+
+    def _closing(self, happened: UploadInput, reason: Reason, lease: timedelta) -> Transition:
+        if self.state is UploadState.ABORTING:
+            return Transition(replace(self, state=self._after(happened)))
+        return Transition(replace(self, state=self._after(happened), reason=reason)).setting(Timer.LEASE, lease)
+
+    def _after(self, happened: UploadInput) -> UploadState:
+        return next_upload_state(self.state, happened)
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One step of one upload, for `Transaction.uploads.save` to carry out in one statement.
+
+    Attributes:
+        upload: The next upload; its `version` and timers are still those that were read.
+        timers: Timers to set to the database's now plus this much, or to clear (`None`). Others stay as they are.
+        conditions: What must hold at that moment, besides the version being the one that was read.
+        events: To be written in the same transaction.
+    """
+
+    upload: Upload
+    timers: Mapping[Timer, timedelta | None] = field(default_factory=lambda: MappingProxyType({}))
+    conditions: tuple[Condition, ...] = ()
+    events: tuple[Event, ...] = ()
+
+    def setting(self, timer: Timer, after: timedelta) -> Transition:
+        """The same, with a timer set to now + `after`."""
+        return replace(self, timers={**self.timers, timer: after})
+
+    def clearing(self, *timers: Timer) -> Transition:
+        """The same, with timers cleared."""
+        return replace(self, timers={**self.timers, **dict.fromkeys(timers)})
+
+    def only_if(self, condition: Condition) -> Transition:
+        """The same, under one more condition."""
+        return replace(self, conditions=(*self.conditions, condition))
+
+    def announcing(self, kind: EventType) -> Transition:
+        """The same, with an event whose id is derived from the upload and its next version."""
+        upload = self.upload
+        data = {"state": str(upload.state), "filename": upload.filename, "content_type": upload.content_type}
+        if upload.size is not None:
+            data["size"] = str(upload.size)
+        if upload.reason is not None:
+            data["reason"] = str(upload.reason)
+        event = Event(
+            type=kind,
+            owner=upload.owner,
+            upload_id=upload.id,
+            file_id=upload.file_id,
+            id=f"{upload.id}-{upload.version + 1}",
+            data=MappingProxyType(data),
+        )
+        return replace(self, events=(*self.events, event))
