@@ -1,1 +1,46 @@
 """Control plane for large, resumable uploads that go straight from the client to the object store."""
+
+from uploadcore.admission import StaticPolicy
+from uploadcore.blocking import BlockingUploadCore
+from uploadcore.config import UploadConfig
+from uploadcore.core import UploadCore
+from uploadcore.errors import UploadCoreError
+from uploadcore.events import Event, EventType
+from uploadcore.file import Checksum, ChecksumAlgorithm, FileStatus, FileView, VerifiedBy
+from uploadcore.plan import PartLedger, PartPlan, StoredPart, StoreLimits
+from uploadcore.ports import AdapterContext, Admission, SignedRequest, UploadRequest
+from uploadcore.states import PartState, UploadState
+from uploadcore.upload import Strategy
+from uploadcore.views import Completion, SignedPart, SweepReport, UploadPage, UploadParts, UploadView
+
+__all__ = [
+    "AdapterContext",
+    "Admission",
+    "BlockingUploadCore",
+    "Checksum",
+    "ChecksumAlgorithm",
+    "Completion",
+    "Event",
+    "EventType",
+    "FileStatus",
+    "FileView",
+    "PartLedger",
+    "PartPlan",
+    "PartState",
+    "SignedPart",
+    "SignedRequest",
+    "StaticPolicy",
+    "StoreLimits",
+    "StoredPart",
+    "Strategy",
+    "SweepReport",
+    "UploadConfig",
+    "UploadCore",
+    "UploadCoreError",
+    "UploadPage",
+    "UploadParts",
+    "UploadRequest",
+    "UploadState",
+    "UploadView",
+    "VerifiedBy",
+]

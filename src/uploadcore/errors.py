@@ -126,7 +126,9 @@ class PartsMissingError(UploadCoreError):
 
     code = "parts_missing"
 
-    def __init__(self, *, upload_id: str, missing: Sequence[tuple[int, int]], mismatched: Sequence[int], message: str = "") -> None:
+    def __init__(
+        self, *, upload_id: str, missing: Sequence[tuple[int, int]], mismatched: Sequence[int], message: str = ""
+    ) -> None:
         super().__init__(
             message or f"upload {upload_id!r} is not whole: send the missing and mismatched parts, then complete again",
             upload_id=upload_id,

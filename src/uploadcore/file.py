@@ -71,7 +71,9 @@ class Checksum:
             digest = b""
         if len(digest) != self.algorithm.digest_size:
             expected = self.algorithm.digest_size
-            raise InvalidRequestError(f"a {self.algorithm} checksum is base64 of {expected} bytes, not {self.value[:80]!r}")
+            raise InvalidRequestError(
+                f"a {self.algorithm} checksum is base64 of {expected} bytes, not {self.value[:80]!r}"
+            )
 
 
 class FileStatus(StrEnum):

@@ -44,7 +44,9 @@ class StoreLimits:
         if not (1 <= self.min_part_size <= self.max_part_size and self.max_parts >= 1):
             raise ValueError(f"no part can satisfy {self!r}")
         if not 0 < self.max_object_size <= self.max_part_size * self.max_parts:
-            raise ValueError(f"{self.max_object_size} bytes can't be cut into {self.max_parts} parts of {self.max_part_size}")
+            raise ValueError(
+                f"{self.max_object_size} bytes can't be cut into {self.max_parts} parts of {self.max_part_size}"
+            )
 
 
 S3_LIMITS = StoreLimits(

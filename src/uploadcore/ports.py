@@ -197,7 +197,9 @@ class ObjectStore(Protocol):
     async def put_marker(self, address: Address, headers: ObjectHeaders) -> None:
         """Store an empty object under `address.key`, replacing what is there. For the installation marker only."""
 
-    async def presign_get(self, address: Address, *, filename: str, content_type: str, expires_in: timedelta) -> SignedRequest:
+    async def presign_get(
+        self, address: Address, *, filename: str, content_type: str, expires_in: timedelta
+    ) -> SignedRequest:
         """Sign a GET (and HEAD) of an object, answered as an attachment with that name and type. No call to the store."""
 
 
@@ -221,7 +223,13 @@ class UploadRecords(Protocol):
         """
 
     async def find(
-        self, *, owner: str, state: UploadState | None, fingerprint: str | None, before: tuple[datetime, str] | None, limit: int
+        self,
+        *,
+        owner: str,
+        state: UploadState | None,
+        fingerprint: str | None,
+        before: tuple[datetime, str] | None,
+        limit: int,
     ) -> list[Upload]:
         """An owner's uploads, newest first (by `created_at`, then `id`), strictly after the cursor `before`."""
 

@@ -177,19 +177,25 @@ class Upload:
     def reopened(self, storage_upload_id: str | None, *, confirmed_after: timedelta) -> Transition:
         """The store lost it: it starts again under a new storage upload id, all parts missing."""
         address = replace(self.address, storage_upload_id=storage_upload_id)
-        transition = Transition(replace(self, state=self._after(UploadInput.LOST), address=address, expected=None)).clearing(Timer.LEASE, Timer.FENCED, Timer.LOST)
+        transition = Transition(
+            replace(self, state=self._after(UploadInput.LOST), address=address, expected=None)
+        ).clearing(Timer.LEASE, Timer.FENCED, Timer.LOST)
         if self.state is UploadState.COMPLETING:
             transition = transition.only_if(Condition(Timer.LOST, passed=True, margin=confirmed_after))
         return transition.announcing(EventType.UPLOAD_REOPENED)
 
     def assembled(self) -> Transition:
         """The object stands, whole."""
-        transition = Transition(replace(self, state=self._after(UploadInput.ASSEMBLED))).clearing(Timer.LEASE, Timer.LOST)
+        transition = Transition(replace(self, state=self._after(UploadInput.ASSEMBLED))).clearing(
+            Timer.LEASE, Timer.LOST
+        )
         return transition.announcing(EventType.UPLOAD_COMPLETED)
 
     def assembly_rejected(self) -> Transition:
         """The store refused the parts: back to uploading, nothing lost."""
-        return Transition(replace(self, state=self._after(UploadInput.ASSEMBLY_REJECTED), expected=None)).clearing(Timer.LEASE, Timer.FENCED, Timer.LOST)
+        return Transition(replace(self, state=self._after(UploadInput.ASSEMBLY_REJECTED), expected=None)).clearing(
+            Timer.LEASE, Timer.FENCED, Timer.LOST
+        )
 
     def integrity_failed(self, lease: timedelta, reason: Reason = Reason.INTEGRITY_FAILED) -> Transition:
         """What stands under the key is not what was to be assembled, or nobody may have it any more."""
@@ -215,7 +221,12 @@ class Upload:
             Reason.ABORTED: (UploadInput.CLEANED_AFTER_ABORT, EventType.UPLOAD_ABORTED),
             Reason.EXPIRED: (UploadInput.CLEANED_AFTER_EXPIRY, EventType.UPLOAD_EXPIRED),
         }.get(self.reason or Reason.GAVE_UP, (UploadInput.CLEANED_AFTER_FAILURE, EventType.UPLOAD_FAILED))
-        return Transition(replace(self, state=self._after(happened))).clearing(Timer.LEASE).setting(Timer.RECHECK, recheck_after).announcing(event)
+        return (
+            Transition(replace(self, state=self._after(happened)))
+            .clearing(Timer.LEASE)
+            .setting(Timer.RECHECK, recheck_after)
+            .announcing(event)
+        )
 
     def recheck(self, after: timedelta | None) -> Transition:
         """No change of state: when to look at the store once more for what landed late; `None` for never again."""

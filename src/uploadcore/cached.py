@@ -1,0 +1,106 @@
+"""Cache-aside reads of uploads, for the one call that may be served from a copy: signing.
+
+Check; on a miss read the database, populate, return. What is cached decides no transition (`UploadService` reads the database for
+that), and holds no URL, token or secret. One read per key and process at a time, however many ask.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from types import MappingProxyType
+from typing import Any
+
+from uploadcore.file import Checksum, ChecksumAlgorithm
+from uploadcore.plan import PartPlan
+from uploadcore.ports import Cache
+from uploadcore.states import UploadState
+from uploadcore.upload import Address, Expected, Reason, Strategy, Timer, Upload
+
+__all__ = ["CachedUploads"]
+
+
+class CachedUploads:
+    """Uploads by id, at most `ttl` old. Without a cache every read goes to the database."""
+
+    def __init__(self, cache: Cache | None, read: Callable[[str], Awaitable[Upload | None]], *, ttl: timedelta) -> None:
+        """Read through `cache` with `read`, which reads the database."""
+        self._cache = cache
+        self._read = read
+        self._ttl = ttl
+        self._reading: dict[str, asyncio.Task[Upload | None]] = {}
+
+    async def get(self, upload_id: str) -> Upload | None:
+        """The upload, perhaps `ttl` old."""
+        if self._cache is not None:
+            found = await self._cache.get(_key(upload_id))
+            if found is not None:
+                return _decode(found)
+        reading = self._reading.get(upload_id)
+        if reading is None:
+            reading = asyncio.create_task(self._fill(upload_id))
+            self._reading[upload_id] = reading
+            reading.add_done_callback(lambda _: self._reading.pop(upload_id, None))
+        return await asyncio.shield(reading)
+
+    async def remember(self, upload: Upload) -> None:
+        """Replace the copy by a newer one."""
+        if self._cache is not None:
+            await self._cache.set_if_newer(_key(upload.id), _encode(upload), upload.version, ttl=self._ttl)
+
+    async def _fill(self, upload_id: str) -> Upload | None:
+        upload = await self._read(upload_id)
+        if upload is not None:
+            await self.remember(upload)
+        return upload
+
+
+def _key(upload_id: str) -> str:
+    return f"upload:{upload_id}"
+
+
+_PLAIN = ("id", "owner", "file_id", "filename", "content_type", "fingerprint", "reserved_bytes", "version")
+_TIMES = ("created_at", *(timer.value for timer in Timer))
+
+
+def _encode(upload: Upload) -> bytes:
+    values: dict[str, Any] = {name: getattr(upload, name) for name in _PLAIN}
+    for name in _TIMES:
+        moment = getattr(upload, name)
+        values[name] = None if moment is None else moment.isoformat()
+    plan, address, expected = upload.plan, upload.address, upload.expected
+    values["plan"] = [plan.part_size, plan.size, plan.max_parts]
+    values["address"] = [address.bucket, address.key, address.storage_upload_id]
+    values["state"], values["strategy"], values["reason"] = upload.state, upload.strategy, upload.reason
+    values["metadata"] = dict(upload.metadata)
+    values["checksum"] = _encode_checksum(upload.checksum)
+    if expected is not None:
+        values["expected"] = [expected.part_count, expected.size, _encode_checksum(expected.checksum)]
+    return json.dumps(values, separators=(",", ":")).encode()
+
+
+def _decode(encoded: bytes) -> Upload:
+    values = json.loads(encoded)
+    for name in _TIMES:
+        if values[name] is not None:
+            values[name] = datetime.fromisoformat(values[name])
+    expected = values.get("expected")
+    values["plan"] = PartPlan(*values["plan"])
+    values["address"] = Address(*values["address"])
+    values["state"], values["strategy"] = UploadState(values["state"]), Strategy(values["strategy"])
+    values["reason"] = None if values["reason"] is None else Reason(values["reason"])
+    values["metadata"] = MappingProxyType(values["metadata"])
+    values["checksum"] = _decode_checksum(values["checksum"])
+    if expected is not None:
+        values["expected"] = Expected(expected[0], expected[1], _decode_checksum(expected[2]))
+    return Upload(**values)
+
+
+def _encode_checksum(checksum: Checksum | None) -> list[str] | None:
+    return None if checksum is None else [checksum.algorithm, checksum.value]
+
+
+def _decode_checksum(encoded: list[str] | None) -> Checksum | None:
+    return None if encoded is None else Checksum(ChecksumAlgorithm(encoded[0]), encoded[1])

@@ -1,0 +1,158 @@
+"""`UploadCore`: holds the ports, opens and closes them, and offers the use cases."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Self
+
+from uploadcore.admission import StaticPolicy
+from uploadcore.cached import CachedUploads
+from uploadcore.config import UploadConfig
+from uploadcore.errors import UploadCoreError
+from uploadcore.file_service import FileService
+from uploadcore.ports import Cache, Clock, Database, EventPublisher, IdFactory, ObjectStore, UploadPolicy
+from uploadcore.relay import Relay
+from uploadcore.steps import UploadSteps
+from uploadcore.sweeper import Sweeper
+from uploadcore.system import RandomIds, SystemClock
+from uploadcore.upload import Upload
+from uploadcore.upload_service import UploadService
+from uploadcore.views import SweepReport
+
+__all__ = ["UploadCore"]
+
+log = logging.getLogger(__name__)
+
+BUSY_PAUSE = 0.1
+"""Seconds between passes while there is more to do: a pass over what keeps failing must not spin."""
+
+
+class UploadCore:
+    """The control plane, embedded: give it a store and a database, enter it, use `uploads` and `files`.
+
+    Attributes:
+        uploads: Initiate, sign, list, complete, abort.
+        files: Read and delete what was uploaded.
+
+    Example:
+        >>> import asyncio
+        >>> from uploadcore import UploadCore
+        >>> from uploadcore_memory import MemoryDatabase, MemoryObjectStore
+        >>> async def main():
+        ...     async with UploadCore(store=MemoryObjectStore(), database=MemoryDatabase()) as core:
+        ...         upload = await core.uploads.initiate(owner="u_1", filename="a.txt", size=3)
+        ...         return upload.state
+        >>> asyncio.run(main())
+        <UploadState.UPLOADING: 'uploading'>
+    """
+
+    def __init__(
+        self,
+        *,
+        store: ObjectStore,
+        database: Database,
+        cache: Cache | None = None,
+        publisher: EventPublisher | None = None,
+        policy: UploadPolicy | None = None,
+        config: UploadConfig | None = None,
+        clock: Clock | None = None,
+        ids: IdFactory | None = None,
+    ) -> None:
+        """Put the parts together; nothing is opened yet.
+
+        Args:
+            store: Where the bytes go.
+            database: The source of truth.
+            cache: Spares the database reads when signing; `None`: none.
+            publisher: Where events go; `None`: nowhere.
+            policy: What may be uploaded; `None`: anything.
+            config: Durations and limits.
+            clock: This process's clock.
+            ids: Makes the ids of uploads and files.
+        """
+        self.store = store
+        self.database = database
+        self.cache = cache
+        self.config = config or UploadConfig()
+        clock = clock or SystemClock()
+        self._clock = clock
+        self._stack: AsyncExitStack | None = None
+        cached = CachedUploads(cache, self._read, ttl=self.config.cache_ttl)
+        steps = UploadSteps(store=store, database=database, cached=cached, clock=clock, config=self.config)
+        self._steps = steps
+        self.uploads = UploadService(
+            store=store,
+            database=database,
+            steps=steps,
+            cached=cached,
+            policy=policy or StaticPolicy(),
+            clock=clock,
+            ids=ids or RandomIds(),
+            config=self.config,
+        )
+        self.files = FileService(store=store, database=database, steps=steps, config=self.config)
+        self._sweeper = Sweeper(store=store, database=database, steps=steps, clock=clock, config=self.config)
+        self._relay = Relay(database=database, publisher=publisher, clock=clock, config=self.config)
+
+    async def __aenter__(self) -> Self:
+        """Open store, database and cache.
+
+        Raises:
+            StoreUnavailableError: The store can't work.
+            DatabaseUnavailableError: The database does not answer, or its schema does not fit.
+        """
+        async with AsyncExitStack() as stack:
+            ports: tuple[ObjectStore | Database | Cache | None, ...] = (self.store, self.database, self.cache)
+            for port in ports:
+                if port is not None:
+                    stack.push_async_callback(port.close)
+                    await port.open()
+            stack.push_async_callback(self.uploads.close)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop assembling, give leases up, close the ports in reverse."""
+        if self._stack is not None:
+            stack, self._stack = self._stack, None
+            await stack.aclose()
+
+    async def sweep(self, *, dry_run: bool = False) -> SweepReport:
+        """One bounded pass of expiring, recovering and cleaning up; for cron or Celery. Safe on any number of instances."""
+        return await self._sweeper.sweep(dry_run=dry_run)
+
+    async def relay(self) -> int:
+        """One bounded pass of delivering events; how many arrived."""
+        return await self._relay.relay()
+
+    async def run_background(self) -> None:
+        """Sweep and relay, again and again, until cancelled. A failing pass is logged and tried again."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._repeat_sweep())
+            group.create_task(self._repeat_relay())
+
+    async def _repeat_sweep(self) -> None:
+        while True:
+            more = False
+            try:
+                more = (await self.sweep()).more
+            except UploadCoreError as exc:
+                log.warning("sweep failed: %s", exc.message)
+            await self._clock.sleep(BUSY_PAUSE if more else self.config.sweep_interval.total_seconds())
+
+    async def _repeat_relay(self) -> None:
+        while True:
+            arrived = 0
+            try:
+                arrived = await self.relay()
+            except UploadCoreError as exc:
+                log.warning("relay failed: %s", exc.message)
+            await self._clock.sleep(BUSY_PAUSE if arrived else self.config.relay_interval.total_seconds())
+
+    async def _read(self, upload_id: str) -> Upload | None:
+        return await self._steps.read(upload_id)

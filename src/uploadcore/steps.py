@@ -1,0 +1,428 @@
+"""The three things done at the store on behalf of an upload: open it, assemble it, clean up after it.
+
+Each is run by whoever holds the upload's lease: the request that began it, or the sweeper that took it over. Each records its outcome
+in one transaction, which is saved only if nobody took over meanwhile; what a late caller did at the store is then undone or harmless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from enum import Enum, auto
+from types import MappingProxyType
+
+from uploadcore.cached import CachedUploads
+from uploadcore.config import UploadConfig
+from uploadcore.errors import (
+    ChecksumMismatchError,
+    DatabaseUnavailableError,
+    NoSuchMultipartError,
+    PartsMissingError,
+    PartsRejectedError,
+    StoreUnavailableError,
+    UploadCoreError,
+    VersionConflictError,
+)
+from uploadcore.events import Event, EventType
+from uploadcore.file import Checksum, File, FileStatus, VerifiedBy
+from uploadcore.plan import PartLedger, StoredPart
+from uploadcore.ports import MARKER, Clock, Database, ObjectHeaders, ObjectStore, StoredObject
+from uploadcore.states import UploadState
+from uploadcore.upload import Address, Reason, Strategy, Transition, Upload
+
+__all__ = ["UploadSteps", "object_headers"]
+
+log = logging.getLogger(__name__)
+
+CLEANING_ROUNDS = 3
+"""A part in flight during an abort can survive it; the abort is repeated until the store shows nothing (S3 API, AbortMultipartUpload)."""
+
+
+class _Look(Enum):
+    """What stands under an upload's key."""
+
+    NOTHING = auto()
+    RIGHT = auto()
+    WRONG = auto()
+
+
+@dataclass
+class _Held:
+    """An upload whose lease is being renewed. `lock` is held while the renewal is under way."""
+
+    upload: Upload
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+def object_headers(upload: Upload) -> ObjectHeaders:
+    """What the object carries: its type, and the marker that names its upload."""
+    return ObjectHeaders(content_type=upload.content_type, metadata=MappingProxyType({MARKER: upload.id}))
+
+
+class UploadSteps:
+    """Effects on the store, and their outcome in the database."""
+
+    def __init__(
+        self, *, store: ObjectStore, database: Database, cached: CachedUploads, clock: Clock, config: UploadConfig
+    ) -> None:
+        """Work on these ports."""
+        self.store = store
+        self.database = database
+        self.cached = cached
+        self.clock = clock
+        self.config = config
+
+    async def read(self, upload_id: str) -> Upload | None:
+        """The upload as the database has it."""
+        async with self.database.reader() as tx:
+            return await tx.uploads.get(upload_id)
+
+    async def save(self, transition: Transition) -> Upload:
+        """Carry out one transition, alone in its transaction.
+
+        Raises:
+            VersionConflictError: Somebody else was faster, or a condition does not hold.
+        """
+        async with self.database.transaction() as tx:
+            saved = await tx.uploads.save(transition)
+        await self.cached.remember(saved)
+        return saved
+
+    # --- open -----------------------------------------------------------------------------------------------------
+
+    async def open(self, upload: Upload) -> Upload:
+        """Make the multipart upload of a `pending` upload whose lease we hold.
+
+        Raises:
+            InvalidRequestError: The store refuses it for good; the upload is closed.
+            StorageFullError: Likewise.
+            StoreUnavailableError: Not known; the lease is given up, so that a retry can take over.
+            VersionConflictError: Somebody else took over; what we made is aborted again.
+        """
+        try:
+            storage_upload_id = await self._create(upload)
+        except StoreUnavailableError:
+            with suppress(VersionConflictError, DatabaseUnavailableError):
+                await self.save(upload.lease_given_up())
+            raise
+        except UploadCoreError:
+            with suppress(VersionConflictError, DatabaseUnavailableError):
+                await self.clean(await self.save(upload.opening_refused(self.config.lease)))
+            raise
+        return await self._save_created(upload.opened(storage_upload_id))
+
+    async def reopen(self, upload: Upload) -> Upload:
+        """Begin again what the store has lost.
+
+        Raises:
+            VersionConflictError: Somebody else was faster, or a first sighting is too young to count.
+            StoreUnavailableError: Try again later.
+        """
+        storage_upload_id = await self._create(upload)
+        return await self._save_created(
+            upload.reopened(storage_upload_id, confirmed_after=self.config.lost_confirmation)
+        )
+
+    async def _create(self, upload: Upload) -> str | None:
+        if upload.strategy is Strategy.SINGLE:
+            return None
+        return await self.store.create_multipart(upload.address, object_headers(upload))
+
+    async def _save_created(self, transition: Transition) -> Upload:
+        try:
+            return await self.save(transition)
+        except VersionConflictError:
+            if transition.upload.address.storage_upload_id is not None:
+                with suppress(StoreUnavailableError):
+                    await self.store.abort_multipart(transition.upload.address)
+            raise
+
+    # --- assemble -------------------------------------------------------------------------------------------------
+
+    async def assemble(self, upload: Upload, parts: Sequence[StoredPart] | None) -> Upload:
+        """Bring a `completing` upload whose lease we hold as far as it gets.
+
+        Args:
+            upload: As saved by the fence, or by the take-over.
+            parts: What to assemble, listed before the fence; `None` to look first (after a take-over).
+
+        Returns:
+            The upload `completed`, closed, reopened, or still `completing` where nothing could be settled now.
+
+        Raises:
+            PartsMissingError: The store refused the parts; the upload is `uploading` again.
+            ChecksumMismatchError: The store found another checksum before assembling; likewise.
+            VersionConflictError: Somebody else took over.
+        """
+        async with self._held(upload) as held:
+            try:
+                return await self._assemble(held, parts)
+            except StoreUnavailableError:
+                return await self._advance(held, Upload.lease_given_up)
+            except asyncio.CancelledError:
+                if held.upload.state is UploadState.COMPLETING:
+                    with suppress(VersionConflictError, DatabaseUnavailableError):
+                        await self._advance(held, Upload.lease_given_up)
+                raise
+
+    async def _assemble(self, held: _Held, parts: Sequence[StoredPart] | None) -> Upload:
+        upload = held.upload
+        is_multipart = upload.strategy is Strategy.MULTIPART
+        if parts is None:
+            look, found = await self._look(upload)
+            if look is not _Look.NOTHING:
+                return await self._settle(held, look, found)
+            if self._is_older(upload, self.config.give_up_after):
+                return await self._give_up(held)
+            if is_multipart and not self._may_complete_again(upload):
+                return await self._advance(held, Upload.lease_given_up)
+            parts = await self._parts_to_assemble(held) if is_multipart else None
+        known = is_multipart and parts is not None and await self._complete(held, parts)
+        look, found = await self._look(upload)
+        if look is not _Look.NOTHING:
+            return await self._settle(held, look, found)
+        return await (self._advance(held, Upload.lease_given_up) if known else self._lost(held))
+
+    async def _complete(self, held: _Held, parts: Sequence[StoredPart]) -> bool:
+        """Call the store. `False` if it knows no such multipart upload; any other answer is for `_look` to tell."""
+        upload, expected = held.upload, held.upload.expected
+        checksum = None if expected is None else self._verifiable(expected.checksum)
+        size = sum(part.size for part in parts)
+        try:
+            await self.store.complete_multipart(upload.address, parts, size=size, checksum=checksum)
+        except NoSuchMultipartError:
+            return False
+        except StoreUnavailableError:
+            log.info("upload %s: completion is in doubt, looking", upload.id)
+        except ChecksumMismatchError as exc:
+            await self._advance(held, Upload.assembly_rejected)
+            raise ChecksumMismatchError(
+                f"the bytes of upload {upload.id!r} do not have the declared checksum", upload_id=upload.id
+            ) from exc
+        except PartsRejectedError as exc:
+            await self._advance(held, Upload.assembly_rejected)
+            raise PartsMissingError(
+                upload_id=upload.id,
+                missing=(),
+                mismatched=(),
+                message=f"the store refused the parts of upload {upload.id!r} ({exc.message}): list them, then complete again",
+            ) from exc
+        return True
+
+    async def _parts_to_assemble(self, held: _Held) -> Sequence[StoredPart] | None:
+        """After a take-over: the parts as listed now; `None` if the store knows no such multipart upload."""
+        upload = held.upload
+        try:
+            listed = await self.store.list_parts(upload.address)
+        except NoSuchMultipartError:
+            return None
+        ledger = PartLedger(upload.plan, listed, size=upload.size)
+        if not ledger.is_whole:
+            await self._advance(held, Upload.assembly_rejected)
+            raise PartsMissingError(upload_id=upload.id, missing=ledger.missing, mismatched=ledger.mismatched)
+        return ledger.parts
+
+    async def _look(self, upload: Upload) -> tuple[_Look, StoredObject | None]:
+        """HEAD decides, by size and marker (and checksum, where the store tells the declared kind)."""
+        found = await self.store.head(upload.address)
+        if found is None:
+            return _Look.NOTHING, None
+        expected = upload.expected
+        right = expected is not None and found.size == expected.size and found.metadata.get(MARKER) == upload.id
+        if right and expected is not None and expected.checksum is not None and found.checksum is not None:
+            right = expected.checksum.algorithm != found.checksum.algorithm or expected.checksum == found.checksum
+        return (_Look.RIGHT if right else _Look.WRONG), found
+
+    async def _settle(self, held: _Held, look: _Look, found: StoredObject | None) -> Upload:
+        """Record what stands under the key."""
+        if look is _Look.RIGHT and found is not None:
+            async with held.lock:
+                held.upload = await self._record_completed(held.upload, found)
+        else:
+            await self._advance(held, lambda upload: upload.integrity_failed(self.config.lease))
+        if held.upload.state is UploadState.ABORTING:
+            return await self.clean(held.upload)
+        return held.upload
+
+    async def _record_completed(self, upload: Upload, found: StoredObject) -> Upload:
+        async with self.database.transaction() as tx:
+            file = await tx.files.get(upload.file_id)
+            if file is None or file.status in {FileStatus.DELETING, FileStatus.DELETED}:
+                saved = await tx.uploads.save(upload.integrity_failed(self.config.lease, Reason.FILE_DELETED))
+            else:
+                saved = await tx.uploads.save(upload.assembled())
+                if file.upload_id != upload.id:
+                    superseded = await tx.uploads.get(file.upload_id)
+                    if superseded is not None and superseded.state is UploadState.COMPLETED:
+                        await tx.uploads.save(superseded.recheck(self.config.recheck_after))
+                checksum, verified_by = _vouched(upload, found)
+                await tx.files.save(
+                    file.becomes_available(
+                        upload_id=upload.id,
+                        size=found.size,
+                        content_type=upload.content_type,
+                        checksum=checksum,
+                        verified_by=verified_by,
+                    )
+                )
+                await tx.quotas.release(upload.owner, size=upload.reserved_bytes)
+        await self.cached.remember(saved)
+        return saved
+
+    async def _lost(self, held: _Held) -> Upload:
+        """Neither upload nor object: remember the first sighting, act on one that is old enough."""
+        upload = held.upload
+        if upload.lost_at is None:
+            return await self._advance(held, Upload.seen_lost)
+        if self.clock.now() < upload.lost_at + self.config.lost_confirmation:
+            return await self._advance(held, Upload.lease_given_up)
+        async with held.lock:
+            held.upload = await self.reopen(held.upload)
+        log.warning("upload %s: the store lost it; reopened, all parts missing", upload.id)
+        return held.upload
+
+    async def _give_up(self, held: _Held) -> Upload:
+        """Make the store abort, then look: what stands then stands."""
+        if held.upload.address.storage_upload_id is not None:
+            await self.store.abort_multipart(held.upload.address)
+        look, found = await self._look(held.upload)
+        if look is not _Look.NOTHING:
+            return await self._settle(held, look, found)
+        await self._advance(held, lambda upload: upload.gave_up(self.config.lease, after=self.config.give_up_after))
+        return await self.clean(held.upload)
+
+    def _may_complete_again(self, upload: Upload) -> bool:
+        return self.store.capabilities.concurrent_complete or self._is_older(
+            upload, self.config.second_completion_after
+        )
+
+    def _is_older(self, upload: Upload, age: timedelta) -> bool:
+        """Whether the fence is older than `age`, by this process's clock: the database compares again where it matters."""
+        return upload.fenced_at is not None and self.clock.now() >= upload.fenced_at + age
+
+    def _verifiable(self, checksum: Checksum | None) -> Checksum | None:
+        if checksum is None or checksum.algorithm not in self.store.capabilities.object_checksums:
+            return None
+        return checksum
+
+    @asynccontextmanager
+    async def _held(self, upload: Upload) -> AsyncIterator[_Held]:
+        """Renew the lease until the block ends."""
+        held = _Held(upload)
+        renewal = asyncio.create_task(self._renew(held))
+        try:
+            yield held
+        finally:
+            async with held.lock:
+                renewal.cancel()
+            await asyncio.gather(renewal, return_exceptions=True)
+
+    async def _renew(self, held: _Held) -> None:
+        while True:
+            await self.clock.sleep(self.config.lease_renewal.total_seconds())
+            async with held.lock:
+                if held.upload.state is not UploadState.COMPLETING:
+                    return
+                try:
+                    held.upload = await self.save(held.upload.lease_renewed(self.config.lease))
+                except VersionConflictError:
+                    return  # somebody took over: what we still do will not be saved
+                except DatabaseUnavailableError:
+                    continue
+
+    async def _advance(self, held: _Held, verb: Callable[[Upload], Transition]) -> Upload:
+        """Save what `verb` makes of the latest version held."""
+        async with held.lock:
+            held.upload = await self.save(verb(held.upload))
+        return held.upload
+
+    # --- clean ----------------------------------------------------------------------------------------------------
+
+    async def clean(self, upload: Upload) -> Upload:
+        """Remove all that the store holds of an `aborting` upload whose lease we hold, look, and close it.
+
+        Returns:
+            The upload, closed; or still `aborting` where the store did not do it or did not answer: the sweeper goes on.
+
+        Raises:
+            VersionConflictError: Somebody else took over.
+        """
+        try:
+            clean = await self.wipe(upload)
+        except StoreUnavailableError:
+            clean = False
+        if not clean:
+            return await self.save(upload.lease_given_up())
+        async with self.database.transaction() as tx:
+            saved = await tx.uploads.save(upload.cleaned(recheck_after=self.config.recheck_after))
+            file = await tx.files.get(upload.file_id)
+            if file is not None and file.status is FileStatus.UPLOADING and file.upload_id == upload.id:
+                await tx.files.save(file.fails())
+            await tx.quotas.release(upload.owner, size=upload.reserved_bytes)
+        await self.cached.remember(saved)
+        return saved
+
+    async def wipe(self, upload: Upload) -> bool:
+        """Make the store forget an upload and its object; whether it shows nothing of them any more.
+
+        Raises:
+            StoreUnavailableError: Not known.
+        """
+        for _ in range(CLEANING_ROUNDS):
+            if upload.address.storage_upload_id is not None:
+                await self.store.abort_multipart(upload.address)
+            for multipart in await self._multiparts(upload):
+                await self.store.abort_multipart(multipart)
+            if await self.store.head(upload.address) is not None:
+                await self.store.delete(upload.address)
+            if not await self._multiparts(upload) and await self.store.head(upload.address) is None:
+                return True
+        return False
+
+    async def _multiparts(self, upload: Upload) -> list[Address]:
+        """Multipart uploads under this upload's key: its own, and any that a late caller made."""
+        key = upload.address.key
+        return [
+            replace(upload.address, storage_upload_id=multipart.storage_upload_id)
+            async for multipart in self.store.list_multiparts(key)
+            if multipart.key == key
+        ]
+
+    async def delete_content(self, file: File) -> File:
+        """Remove the content of a `deleting` file whose lease we hold, look, and record it.
+
+        Raises:
+            StoreUnavailableError: Not known; the sweeper goes on once the lease has run out.
+            VersionConflictError: Somebody else took over.
+        """
+        upload = await self.read(file.upload_id)
+        if upload is not None and not await self.wipe(upload):
+            raise StoreUnavailableError(f"the store still shows the content of file {file.id!r}", file_id=file.id)
+        async with self.database.transaction() as tx:
+            deleted = await tx.files.save(file.is_deleted())
+            await tx.outbox.add(
+                Event(
+                    type=EventType.FILE_DELETED,
+                    owner=file.owner,
+                    upload_id=file.upload_id,
+                    file_id=file.id,
+                    id=f"{file.id}-deleted",
+                    data=MappingProxyType({"filename": file.name}),
+                )
+            )
+            current = await tx.uploads.get(file.upload_id)
+            if current is not None and current.is_terminal:
+                await tx.uploads.save(current.recheck(self.config.recheck_after))
+        return deleted
+
+
+def _vouched(upload: Upload, found: StoredObject) -> tuple[Checksum | None, VerifiedBy | None]:
+    """The file's checksum, and who vouches for it."""
+    declared = None if upload.expected is None else upload.expected.checksum
+    if declared is not None and (found.checksum is None or found.checksum.algorithm != declared.algorithm):
+        return declared, VerifiedBy.CLIENT
+    return found.checksum, None if found.checksum is None else VerifiedBy.STORE

@@ -1,0 +1,635 @@
+"""The use cases of a request: uploads.
+
+Every method takes the `owner` on whose behalf it acts; another owner's upload is as unknown as one that never was, and costs no call to
+the store. Addresses come from the upload's record, never from the caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
+
+from uploadcore.admission import MAX_IDEMPOTENCY_KEY, MAX_SIGN, NewUpload, admit
+from uploadcore.cached import CachedUploads
+from uploadcore.config import UploadConfig
+from uploadcore.errors import (
+    ChecksumMismatchError,
+    FileNotReadyError,
+    IdempotencyMismatchError,
+    InvalidRequestError,
+    NoSuchFileError,
+    NoSuchMultipartError,
+    PartOutOfRangeError,
+    PartsMissingError,
+    StoreUnavailableError,
+    TooLargeError,
+    UploadBusyError,
+    UploadClosedError,
+    UploadNotFoundError,
+    VersionConflictError,
+)
+from uploadcore.file import Checksum, File, FileStatus, FileView
+from uploadcore.plan import Part, PartLedger, PartPlan, StoredPart
+from uploadcore.ports import (
+    Clock,
+    Database,
+    IdempotencyRecord,
+    IdFactory,
+    ObjectStore,
+    Transaction,
+    UploadPolicy,
+    UploadRequest,
+)
+from uploadcore.states import UploadState
+from uploadcore.steps import UploadSteps, object_headers
+from uploadcore.upload import Address, Expected, Reason, Strategy, Upload
+from uploadcore.views import Completion, SignedPart, UploadPage, UploadParts, UploadView
+
+__all__ = ["UploadService"]
+
+ATTEMPTS = 5
+"""How often a call starts over because somebody else changed the upload, before it answers `upload_busy`."""
+MAX_PAGE = 1_000
+NO_CHECKSUMS: Mapping[int, Checksum] = MappingProxyType({})
+NO_LENGTHS: Mapping[int, int] = MappingProxyType({})
+NO_METADATA: Mapping[str, str] = MappingProxyType({})
+
+
+class UploadService:
+    """Initiate, sign, list, complete, abort. Made by `UploadCore`; use it as `core.uploads`."""
+
+    def __init__(
+        self,
+        *,
+        store: ObjectStore,
+        database: Database,
+        steps: UploadSteps,
+        cached: CachedUploads,
+        policy: UploadPolicy,
+        clock: Clock,
+        ids: IdFactory,
+        config: UploadConfig,
+    ) -> None:
+        """Work on these ports."""
+        self._store = store
+        self._database = database
+        self._steps = steps
+        self._cached = cached
+        self._policy = policy
+        self._clock = clock
+        self._ids = ids
+        self._config = config
+        self._assembling: dict[str, asyncio.Task[Upload]] = {}
+
+    # --- initiate -------------------------------------------------------------------------------------------------
+
+    async def initiate(
+        self,
+        *,
+        owner: str,
+        filename: str,
+        size: int | None,
+        content_type: str = "application/octet-stream",
+        file_id: str | None = None,
+        title: str = "",
+        metadata: Mapping[str, str] = NO_METADATA,
+        fingerprint: str | None = None,
+        checksum: Checksum | None = None,
+        part_size: int | None = None,
+        sign: int = 0,
+        idempotency_key: str | None = None,
+    ) -> UploadView:
+        """Begin an upload: freeze its plan, record it, open it at the store.
+
+        Args:
+            owner: Who it belongs to.
+            filename: Metadata only: it is no part of the storage key. Up to 1,024 bytes.
+            size: Bytes; `None` if not known yet.
+            content_type: What the file is served as.
+            file_id: An existing file that gets a new version; without it a new file is born.
+            title: Of a new file.
+            metadata: Up to 2 KB of text values kept with the upload and the file.
+            fingerprint: Any text by which the client finds this upload again.
+            checksum: Of the whole, which the store is to verify.
+            part_size: Bytes per part, instead of the plan's own choice.
+            sign: How many parts, from the first, to sign with the answer; up to 1,000.
+            idempotency_key: A repeated call with the same key and request returns the same upload.
+
+        Raises:
+            InvalidRequestError: A value can't be used.
+            TooLargeError: The size is above the limit or the store's maximum.
+            ContentTypeNotAllowedError: Not an accepted type.
+            QuotaExceededError: The owner has too much open.
+            NoSuchFileError: `file_id` is not a file of this owner.
+            FileNotReadyError: That file is deleted.
+            IdempotencyMismatchError: The key was used with another request.
+            UploadBusyError: The first call with this key is still at it.
+            StoreUnavailableError: The store did not open it; try again, with the same key.
+
+        Example:
+            >>> import asyncio
+            >>> from uploadcore import UploadCore
+            >>> from uploadcore_memory import MemoryDatabase, MemoryObjectStore
+            >>> async def main():
+            ...     async with UploadCore(store=MemoryObjectStore(), database=MemoryDatabase()) as core:
+            ...         upload = await core.uploads.initiate(owner="u_1", filename="trip.mp4", size=9_663_676_416)
+            ...         return upload.state, upload.part_size, upload.part_count
+            >>> asyncio.run(main())
+            (<UploadState.UPLOADING: 'uploading'>, 10485760, 922)
+        """
+        if not 0 <= sign <= MAX_SIGN:
+            raise InvalidRequestError(f"sign is 0 to {MAX_SIGN} parts, not {sign}")
+        if idempotency_key is not None and not 1 <= len(idempotency_key) <= MAX_IDEMPOTENCY_KEY:
+            raise InvalidRequestError(f"an idempotency key is 1 to {MAX_IDEMPOTENCY_KEY} characters long")
+        asked = NewUpload(
+            owner=owner,
+            filename=filename,
+            size=size,
+            content_type=content_type,
+            file_id=file_id,
+            title=title,
+            metadata=MappingProxyType(dict(metadata)),
+            fingerprint=fingerprint,
+            checksum=checksum,
+            part_size=part_size,
+        )
+        upload = await self._recorded(asked, idempotency_key)
+        if upload.state is UploadState.PENDING:
+            upload = await self._opened(upload, idempotency_key)
+        parts: tuple[SignedPart, ...] = ()
+        if sign and upload.state is UploadState.UPLOADING:
+            count = upload.plan.part_count or upload.plan.max_parts
+            parts = await self._signed(upload, range(1, min(sign, count) + 1), NO_CHECKSUMS, NO_LENGTHS)
+        return UploadView.of(upload, parts)
+
+    async def _recorded(self, asked: NewUpload, key: str | None) -> Upload:
+        """Write the intent, or find the one an earlier call with this key has written. `pending` only if its lease is ours."""
+        request = UploadRequest(
+            owner=asked.owner, filename=asked.filename, size=asked.size, content_type=asked.content_type
+        )
+        limits = await self._policy.admit(request)
+        charge = admit(request, limits)
+        upload = await self._planned(asked, charge)
+        standing = record = IdempotencyRecord(
+            owner=asked.owner, key=key or "", fingerprint=asked.digest(), upload_id=upload.id
+        )
+        async with self._database.transaction() as tx:
+            if key is not None:
+                standing = await tx.idempotency.claim(record, kept=self._config.idempotency_kept)
+            if standing.upload_id == upload.id:
+                await tx.quotas.reserve(
+                    asked.owner, size=charge, max_uploads=limits.max_open_uploads, max_bytes=limits.max_bytes_in_flight
+                )
+                await self._file_for(tx, asked, upload)
+                upload = await tx.uploads.add(upload, lifetime=self._config.upload_lifetime, lease=self._config.lease)
+                if upload.strategy is Strategy.SINGLE:
+                    upload = await tx.uploads.save(upload.opened(None))
+                return upload
+        if standing.fingerprint != record.fingerprint:
+            raise IdempotencyMismatchError(
+                f"idempotency key {key!r} was used before with another request", upload_id=standing.upload_id
+            )
+        return await self._replayed(standing.upload_id)
+
+    async def _planned(self, asked: NewUpload, charge: int) -> Upload:
+        """Freeze the plan and choose the key."""
+        capabilities = self._store.capabilities
+        if asked.checksum is not None and asked.checksum.algorithm not in capabilities.object_checksums:
+            verifiable = ", ".join(sorted(capabilities.object_checksums)) or "none"
+            raise InvalidRequestError(
+                f"this store can't verify a {asked.checksum.algorithm} of the whole (it can: {verifiable}): "
+                "leave it out here and give it on completion, to be recorded as the client's word"
+            )
+        if asked.size is None:
+            plan = PartPlan.open(self._store.limits, part_size=asked.part_size)
+        else:
+            plan = PartPlan.declared(asked.size, self._store.limits, part_size=asked.part_size)
+        is_single = plan.part_count == 1 and charge <= self._config.single_put_limit and capabilities.conditional_put
+        upload_id = self._ids.new()
+        owner_hash = hashlib.sha256(asked.owner.encode()).hexdigest()[:16]
+        installation = await self._database.installation_id()
+        return Upload(
+            id=upload_id,
+            owner=asked.owner,
+            file_id=asked.file_id or self._ids.new(),
+            filename=asked.filename,
+            content_type=asked.content_type,
+            plan=plan,
+            strategy=Strategy.SINGLE if is_single else Strategy.MULTIPART,
+            address=Address(
+                bucket=self._store.bucket, key=f"{self._config.key_prefix}/{installation}/{owner_hash}/{upload_id}"
+            ),
+            metadata=asked.metadata,
+            fingerprint=asked.fingerprint,
+            checksum=asked.checksum,
+            reserved_bytes=charge,
+        )
+
+    @staticmethod
+    async def _file_for(tx: Transaction, asked: NewUpload, upload: Upload) -> None:
+        """A new file is born with its upload; an existing one must be this owner's and alive."""
+        if asked.file_id is None:
+            await tx.files.add(
+                File(
+                    id=upload.file_id,
+                    owner=asked.owner,
+                    name=asked.filename,
+                    upload_id=upload.id,
+                    content_type=asked.content_type,
+                    title=asked.title,
+                    metadata=asked.metadata,
+                )
+            )
+            return
+        file = await tx.files.get(asked.file_id)
+        if file is None or file.owner != asked.owner:
+            raise NoSuchFileError(file_id=asked.file_id)
+        if file.status in {FileStatus.DELETING, FileStatus.DELETED}:
+            raise FileNotReadyError(file_id=file.id, status=file.status)
+
+    async def _opened(self, upload: Upload, key: str | None) -> Upload:
+        try:
+            return await self._steps.open(upload)
+        except VersionConflictError:
+            return await self._owned(upload.id, upload.owner)
+        except StoreUnavailableError as exc:
+            if key is None:  # nobody can come back to it
+                with suppress(VersionConflictError, StoreUnavailableError, UploadNotFoundError, UploadBusyError):
+                    await self.abort(upload.id, owner=upload.owner)
+                raise
+            raise StoreUnavailableError(f"{exc.message}; try again with the same idempotency key") from exc
+
+    async def _replayed(self, upload_id: str) -> Upload:
+        """The upload an earlier call made: opened by that call, or by this one once that call's lease has run out."""
+        give_up_at = self._clock.monotonic() + self._config.opening_wait.total_seconds()
+        delay = 0.05
+        while True:
+            upload = await self._steps.read(upload_id)
+            if upload is None:
+                raise UploadNotFoundError(upload_id=upload_id)
+            if upload.state is not UploadState.PENDING:
+                return upload
+            try:
+                return await self._steps.save(upload.lease_taken_over(self._config.lease))
+            except VersionConflictError:
+                if self._clock.monotonic() >= give_up_at:
+                    message = f"upload {upload_id!r} is still being opened by an earlier call with this key"
+                    raise UploadBusyError(message, upload_id=upload_id) from None
+            await self._clock.sleep(delay)
+            delay = min(2 * delay, 1.0)
+
+    # --- read -----------------------------------------------------------------------------------------------------
+
+    async def get(self, upload_id: str, *, owner: str) -> UploadView:
+        """One upload, as the database has it.
+
+        Raises:
+            UploadNotFoundError: Unknown, or another owner's.
+        """
+        return UploadView.of(await self._owned(upload_id, owner))
+
+    async def find(
+        self,
+        *,
+        owner: str,
+        state: UploadState | None = None,
+        fingerprint: str | None = None,
+        cursor: str | None = None,
+        limit: int = 100,
+    ) -> UploadPage:
+        """An owner's uploads, newest first.
+
+        Args:
+            owner: Whose.
+            state: Only those in this state.
+            fingerprint: Only those initiated with this fingerprint.
+            cursor: `next` of the page before.
+            limit: Uploads on a page, 1 to 1,000.
+
+        Raises:
+            InvalidRequestError: The cursor or the limit can't be used.
+        """
+        if not 1 <= limit <= MAX_PAGE:
+            raise InvalidRequestError(f"limit is 1 to {MAX_PAGE}, not {limit}")
+        before = None if cursor is None else _decode_cursor(cursor)
+        async with self._database.reader() as tx:
+            found = await tx.uploads.find(
+                owner=owner, state=state, fingerprint=fingerprint, before=before, limit=limit + 1
+            )
+        page = tuple(UploadView.of(upload) for upload in found[:limit])
+        return UploadPage(page, _encode_cursor(page[-1]) if len(found) > limit else None)
+
+    async def list_parts(self, upload_id: str, *, owner: str) -> UploadParts:
+        """What the store has of an upload, held against its plan. The store is the truth; a client's memory is a hint.
+
+        Raises:
+            UploadNotFoundError: Unknown, or another owner's.
+            UploadBusyError: It is just being opened.
+            UploadClosedError: It is closing or closed.
+            StoreUnavailableError: The store did not answer.
+        """
+        upload = await self._owned(upload_id, owner)
+        if upload.state is UploadState.PENDING:
+            raise _busy(upload)
+        if upload.state not in {UploadState.UPLOADING, UploadState.COMPLETING}:
+            raise _closed(upload)
+        try:
+            parts = await self._listed(upload)
+        except NoSuchMultipartError:
+            # Completed by another just now, closed, or lost; what it is, `complete` finds out. For now nothing is listed.
+            upload, parts = await self._owned(upload_id, owner), []
+            if upload.state is UploadState.COMPLETED or upload.reason is not None:
+                raise _closed(upload) from None
+        return UploadParts(UploadView.of(upload), PartLedger(upload.plan, parts, size=upload.size))
+
+    # --- sign -----------------------------------------------------------------------------------------------------
+
+    async def sign_parts(
+        self,
+        upload_id: str,
+        *,
+        owner: str,
+        part_numbers: Iterable[int],
+        checksums: Mapping[int, Checksum] = NO_CHECKSUMS,
+        lengths: Mapping[int, int] = NO_LENGTHS,
+    ) -> tuple[SignedPart, ...]:
+        """Sign one request per part. The hot path: one read of the upload (a copy up to 5 s old), no write, no call to the store.
+
+        Args:
+            upload_id: Which upload.
+            owner: On whose behalf.
+            part_numbers: 1 to 1,000 of them, each once.
+            checksums: By part number: what the store is to verify the part against.
+            lengths: By part number, for uploads of unknown size only: bytes of that part.
+
+        Raises:
+            UploadNotFoundError: Unknown, or another owner's.
+            PartOutOfRangeError: A number or length does not fit the plan.
+            InvalidRequestError: None, too many or repeated numbers, or a checksum the store can't verify.
+            UploadBusyError: It is being opened or completed.
+            UploadClosedError: It has ended, is ending, or its deadline has passed.
+        """
+        upload = await self._cached.get(upload_id)
+        if upload is None or upload.owner != owner:
+            raise UploadNotFoundError(upload_id=upload_id)
+        if upload.state is not UploadState.UPLOADING:
+            upload = await self._owned(upload_id, owner)  # a copy does not refuse
+        if upload.state in {UploadState.PENDING, UploadState.COMPLETING}:
+            raise _busy(upload)
+        if upload.state is not UploadState.UPLOADING:
+            raise _closed(upload)
+        return await self._signed(upload, part_numbers, checksums, lengths)
+
+    async def _signed(
+        self, upload: Upload, part_numbers: Iterable[int], checksums: Mapping[int, Checksum], lengths: Mapping[int, int]
+    ) -> tuple[SignedPart, ...]:
+        numbers = list(part_numbers)
+        if not 1 <= len(numbers) <= MAX_SIGN or len(set(numbers)) != len(numbers):
+            raise InvalidRequestError(f"ask for 1 to {MAX_SIGN} different part numbers", upload_id=upload.id)
+        parts = [upload.plan.part(number) for number in numbers]
+        if lengths:
+            parts = [self._with_length(upload, part, lengths) for part in parts]
+        for checksum in checksums.values():
+            if checksum.algorithm not in self._store.capabilities.part_checksums:
+                raise InvalidRequestError(
+                    f"this store can't verify a {checksum.algorithm} of a part", upload_id=upload.id
+                )
+        left = self._config.url_lifetime
+        if upload.expires_at is not None:
+            left = min(left, upload.expires_at - self._clock.now())
+        if left <= timedelta(0):
+            raise UploadClosedError(upload_id=upload.id, state=upload.state, reason=Reason.EXPIRED)
+        if upload.strategy is Strategy.SINGLE:
+            signed = [
+                await self._store.presign_put(
+                    upload.address, parts[0], object_headers(upload), checksum=checksums.get(1), expires_in=left
+                )
+            ]
+        else:
+            signed = await self._store.presign_parts(upload.address, parts, checksums=checksums, expires_in=left)
+        return tuple(
+            SignedPart(part.part_number, part.offset, part.length, request)
+            for part, request in zip(parts, signed, strict=True)
+        )
+
+    def _with_length(self, upload: Upload, part: Part, lengths: Mapping[int, int]) -> Part:
+        length = lengths.get(part.part_number, part.length)
+        if upload.plan.size is not None and length != part.length:
+            raise PartOutOfRangeError(
+                f"part {part.part_number} is {part.length} bytes by the plan, not {length}", upload_id=upload.id
+            )
+        if length is not None and not 0 <= length <= self._store.limits.max_part_size:
+            raise PartOutOfRangeError(f"part {part.part_number} can't be {length} bytes long", upload_id=upload.id)
+        return replace(part, length=length)
+
+    # --- complete -------------------------------------------------------------------------------------------------
+
+    async def complete(
+        self, upload_id: str, *, owner: str, size: int | None = None, checksum: Checksum | None = None
+    ) -> Completion:
+        """Assemble the whole, once, however often and by however many this is called; all get the same answer.
+
+        Waits up to 20 s for the store. Work goes on when the caller goes away.
+
+        Args:
+            upload_id: Which upload.
+            owner: On whose behalf.
+            size: Bytes of the whole: for an upload of unknown size, checked against what arrived.
+            checksum: Of the whole; verified where the store can, else recorded as the client's word.
+
+        Returns:
+            The completed upload and its file; or `file=None` while the store still assembles.
+
+        Raises:
+            UploadNotFoundError: Unknown, or another owner's.
+            PartsMissingError: Parts are missing or not as planned; the upload stays as it is.
+            ChecksumMismatchError: The bytes do not have that checksum; the upload stays as it is.
+            TooLargeError: An upload of unknown size turned out larger than admitted.
+            UploadBusyError: It is just being opened.
+            UploadClosedError: It was aborted, has expired or failed.
+            StoreUnavailableError: The store did not answer; nothing was changed.
+        """
+        for _ in range(ATTEMPTS):
+            upload = await self._owned(upload_id, owner)
+            if upload.state is UploadState.COMPLETED:
+                return await self._completion(upload)
+            if upload.state is UploadState.PENDING:
+                raise _busy(upload)
+            if upload.state not in {UploadState.UPLOADING, UploadState.COMPLETING}:
+                raise _closed(upload)
+            if upload.state is UploadState.UPLOADING:
+                expected, parts = await self._whole(upload, size, checksum)
+                try:
+                    upload = await self._steps.save(upload.fenced(expected, self._config.lease))
+                except VersionConflictError:
+                    await self._expire(upload)
+                    continue
+                self._start(upload, parts)
+            upload = await self._settled(upload)
+            if upload.state is UploadState.COMPLETING:
+                return Completion(UploadView.of(upload), None)
+        raise UploadBusyError(f"upload {upload_id!r} keeps changing; try again", upload_id=upload_id)
+
+    async def _whole(
+        self, upload: Upload, size: int | None, checksum: Checksum | None
+    ) -> tuple[Expected, Sequence[StoredPart] | None]:
+        """What the object must look like, and its parts; `None` where the store has assembled something already.
+
+        Raises:
+            PartsMissingError: It is not whole.
+        """
+        declared = upload.plan.size
+        if size is not None and declared is not None and size != declared:
+            raise InvalidRequestError(
+                f"upload {upload.id!r} was declared as {declared} bytes, not {size}", upload_id=upload.id
+            )
+        if checksum is not None and upload.checksum is not None and checksum != upload.checksum:
+            raise ChecksumMismatchError("the checksum is not the one declared when initiating", upload_id=upload.id)
+        checksum = checksum or upload.checksum
+        try:
+            listed = await self._listed(upload)
+        except NoSuchMultipartError:
+            found = await self._store.head(upload.address)
+            if found is not None:
+                whole = PartPlan(
+                    upload.plan.part_size, found.size if declared is None else declared, upload.plan.max_parts
+                )
+                return Expected(whole.part_count or 1, whole.size or 0, checksum), None
+            listed = []
+            with suppress(VersionConflictError):
+                upload = await self._steps.reopen(upload)
+        ledger = PartLedger(upload.plan, listed, size=size)
+        if not ledger.is_whole:
+            raise PartsMissingError(upload_id=upload.id, missing=ledger.missing, mismatched=ledger.mismatched)
+        if declared is None and ledger.size > min(upload.reserved_bytes, self._store.limits.max_object_size):
+            raise TooLargeError(
+                f"upload {upload.id!r} has grown to {ledger.size} bytes, more than the {upload.reserved_bytes} admitted",
+                upload_id=upload.id,
+            )
+        return Expected(len(ledger.parts), ledger.size, checksum), ledger.parts
+
+    async def _expire(self, upload: Upload) -> None:
+        """A fence that was not saved: because of the deadline, if nothing else; then close the upload."""
+        with suppress(VersionConflictError):
+            await self._steps.clean(await self._steps.save(upload.deadline_passed(self._config.lease)))
+
+    def _start(self, upload: Upload, parts: Sequence[StoredPart] | None) -> None:
+        """Assemble in a task of its own, which outlives the caller."""
+        task = asyncio.create_task(self._steps.assemble(upload, parts))
+        self._assembling[upload.id] = task
+
+        def ended(task: asyncio.Task[Upload]) -> None:
+            if self._assembling.get(upload.id) is task:
+                del self._assembling[upload.id]
+            if not task.cancelled():
+                task.exception()  # told to the callers that wait; the sweeper looks again where none does
+
+        task.add_done_callback(ended)
+
+    async def _settled(self, upload: Upload) -> Upload:
+        """The upload once it is no longer `completing`, or as it is after 20 s."""
+        wait = self._config.completion_wait.total_seconds()
+        task = self._assembling.get(upload.id)
+        if task is not None:
+            sleeper = asyncio.ensure_future(self._clock.sleep(wait))
+            try:
+                await asyncio.wait({task, sleeper}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                sleeper.cancel()
+            if not task.done():
+                return upload
+            if task.cancelled():
+                return upload
+            with suppress(VersionConflictError):
+                return task.result()
+            return await self._owned(upload.id, upload.owner)
+        give_up_at = self._clock.monotonic() + wait
+        delay = 0.05
+        while upload.state is UploadState.COMPLETING and self._clock.monotonic() < give_up_at:
+            await self._clock.sleep(delay)
+            delay = min(2 * delay, 1.0)
+            upload = await self._owned(upload.id, upload.owner)
+        return upload
+
+    async def _completion(self, upload: Upload) -> Completion:
+        async with self._database.reader() as tx:
+            file = await tx.files.get(upload.file_id)
+        if file is None:
+            raise NoSuchFileError(file_id=upload.file_id)
+        return Completion(UploadView.of(upload), FileView.of(file))
+
+    # --- abort ----------------------------------------------------------------------------------------------------
+
+    async def abort(self, upload_id: str, *, owner: str) -> UploadView:
+        """Give an upload up. Recorded at once; what the store does not clean now, the sweeper cleans later.
+
+        Raises:
+            UploadNotFoundError: Unknown, or another owner's.
+            UploadBusyError: It is being completed: that goes forward.
+            UploadClosedError: It is completed.
+        """
+        for _ in range(ATTEMPTS):
+            upload = await self._owned(upload_id, owner)
+            if upload.state is UploadState.COMPLETED:
+                raise _closed(upload)
+            if upload.state is UploadState.COMPLETING:
+                raise _busy(upload)
+            if upload.state not in {UploadState.PENDING, UploadState.UPLOADING}:
+                return UploadView.of(upload)
+            try:
+                upload = await self._steps.save(upload.abort_requested(self._config.lease))
+                upload = await self._steps.clean(upload)
+            except VersionConflictError:
+                continue
+            return UploadView.of(upload)
+        raise UploadBusyError(f"upload {upload_id!r} keeps changing; try again", upload_id=upload_id)
+
+    # --- the rest -------------------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Stop assembling; leases are given up, so that another process goes on at once."""
+        tasks = list(self._assembling.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _owned(self, upload_id: str, owner: str) -> Upload:
+        upload = await self._steps.read(upload_id)
+        if upload is None or upload.owner != owner:
+            raise UploadNotFoundError(upload_id=upload_id)
+        return upload
+
+    async def _listed(self, upload: Upload) -> list[StoredPart]:
+        """The store's parts; of a single PUT, the object is the one part."""
+        if upload.strategy is Strategy.MULTIPART:
+            return await self._store.list_parts(upload.address)
+        found = await self._store.head(upload.address)
+        return [] if found is None else [StoredPart(1, found.size, found.etag, found.checksum)]
+
+
+def _busy(upload: Upload) -> UploadBusyError:
+    doing = "opened" if upload.state is UploadState.PENDING else "completed"
+    return UploadBusyError(f"upload {upload.id!r} is just being {doing}; try again", upload_id=upload.id)
+
+
+def _closed(upload: Upload) -> UploadClosedError:
+    return UploadClosedError(upload_id=upload.id, state=upload.state, reason=upload.reason)
+
+
+def _encode_cursor(last: UploadView) -> str:
+    return base64.urlsafe_b64encode(f"{last.created_at.isoformat()} {last.id}".encode()).decode()
+
+
+def _decode_cursor(cursor: str) -> tuple[datetime, str]:
+    try:
+        moment, _, upload_id = base64.b64decode(cursor, altchars=b"-_", validate=True).decode().partition(" ")
+        return datetime.fromisoformat(moment).astimezone(UTC), upload_id
+    except (ValueError, binascii.Error, OverflowError):
+        raise InvalidRequestError("the cursor is not one that was given out here") from None
