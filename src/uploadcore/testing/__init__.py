@@ -20,7 +20,21 @@ import pytest
 
 # Before the modules are imported, so that a failing assert in them shows its values.
 pytest.register_assert_rewrite(
-    *(f"uploadcore.testing.{name}" for name in ("cache", "events", "files", "objects", "outbox", "process", "uploads"))
+    *(
+        f"uploadcore.testing.{module}"
+        for module in (
+            "cache",
+            "database",
+            "files",
+            "multipart",
+            "objects",
+            "outbox",
+            "process",
+            "signed_urls",
+            "store_steps",
+            "uploads",
+        )
+    )
 )
 
 from uploadcore.testing.builders import make_event, make_file, make_upload  # noqa: E402 - see above
