@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
 from uploadcore.file import Checksum, ChecksumAlgorithm
 from uploadcore.plan import PartPlan
-from uploadcore.ports import Cache
+from uploadcore.ports import Cache, Database
+from uploadcore.records import existing_upload
 from uploadcore.states import UploadState
 from uploadcore.upload import Address, Expected, Reason, Strategy, Timer, Upload
 
@@ -25,15 +25,19 @@ __all__ = ["CachedUploads"]
 class CachedUploads:
     """Uploads by id, at most `ttl` old. Without a cache every read goes to the database."""
 
-    def __init__(self, cache: Cache | None, read: Callable[[str], Awaitable[Upload | None]], *, ttl: timedelta) -> None:
-        """Read through `cache` with `read`, which reads the database."""
+    def __init__(self, cache: Cache | None, database: Database, *, ttl: timedelta) -> None:
+        """Read the database through `cache`."""
         self._cache = cache
-        self._read = read
+        self._database = database
         self._ttl = ttl
-        self._reading: dict[str, asyncio.Task[Upload | None]] = {}
+        self._reading: dict[str, asyncio.Task[Upload]] = {}
 
-    async def get(self, upload_id: str) -> Upload | None:
-        """The upload, perhaps `ttl` old."""
+    async def get(self, upload_id: str) -> Upload:
+        """The upload, perhaps `ttl` old.
+
+        Raises:
+            UploadNotFoundError: There is none.
+        """
         if self._cache is not None:
             found = await self._cache.get(_key(upload_id))
             if found is not None:
@@ -50,10 +54,10 @@ class CachedUploads:
         if self._cache is not None:
             await self._cache.set_if_newer(_key(upload.id), _encode(upload), upload.version, ttl=self._ttl)
 
-    async def _fill(self, upload_id: str) -> Upload | None:
-        upload = await self._read(upload_id)
-        if upload is not None:
-            await self.remember(upload)
+    async def _fill(self, upload_id: str) -> Upload:
+        async with self._database.reader() as tx:
+            upload = await existing_upload(tx, upload_id)
+        await self.remember(upload)
         return upload
 
 

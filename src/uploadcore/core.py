@@ -18,7 +18,6 @@ from uploadcore.relay import Relay
 from uploadcore.steps import UploadSteps
 from uploadcore.sweeper import Sweeper
 from uploadcore.system import RandomIds, SystemClock
-from uploadcore.upload import Upload
 from uploadcore.upload_service import UploadService
 from uploadcore.views import SweepReport
 
@@ -79,10 +78,9 @@ class UploadCore:
         self.config = config or UploadConfig()
         clock = clock or SystemClock()
         self._clock = clock
-        self._stack: AsyncExitStack | None = None
-        cached = CachedUploads(cache, self._read, ttl=self.config.cache_ttl)
+        self._stack = AsyncExitStack()
+        cached = CachedUploads(cache, database, ttl=self.config.cache_ttl)
         steps = UploadSteps(store=store, database=database, cached=cached, clock=clock, config=self.config)
-        self._steps = steps
         self.uploads = UploadService(
             store=store,
             database=database,
@@ -118,9 +116,7 @@ class UploadCore:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Stop assembling, give leases up, close the ports in reverse."""
-        if self._stack is not None:
-            stack, self._stack = self._stack, None
-            await stack.aclose()
+        await self._stack.aclose()
 
     async def sweep(self, *, dry_run: bool = False) -> SweepReport:
         """One bounded pass of expiring, recovering and cleaning up; for cron or Celery. Safe on any number of instances."""
@@ -153,6 +149,3 @@ class UploadCore:
             except UploadCoreError as exc:
                 log.warning("relay failed: %s", exc.message)
             await self._clock.sleep(BUSY_PAUSE if arrived else self.config.relay_interval.total_seconds())
-
-    async def _read(self, upload_id: str) -> Upload | None:
-        return await self._steps.read(upload_id)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from uploadcore.config import UploadConfig
-from uploadcore.errors import FileNotReadyError, NoSuchFileError, StoreUnavailableError, VersionConflictError
+from uploadcore.errors import FileNotReadyError, StoreUnavailableError, VersionConflictError
 from uploadcore.file import File, FileStatus, FileView
 from uploadcore.ports import Database, ObjectStore, SignedRequest
+from uploadcore.records import existing_upload, owned_file
 from uploadcore.steps import UploadSteps
 
 __all__ = ["FileService"]
@@ -37,11 +38,9 @@ class FileService:
             FileNotReadyError: It has no content (yet, or any more).
         """
         async with self._database.reader() as tx:
-            file = await tx.files.get(file_id)
-            if file is None or file.owner != owner:
-                raise NoSuchFileError(file_id=file_id)
-            upload = await tx.uploads.get(file.upload_id)
-        if file.status is not FileStatus.AVAILABLE or upload is None:
+            file = await owned_file(tx, file_id, owner)
+            upload = await existing_upload(tx, file.upload_id)
+        if file.status is not FileStatus.AVAILABLE:
             raise FileNotReadyError(file_id=file.id, status=file.status)
         return await self._store.presign_get(
             upload.address, filename=file.name, content_type=file.content_type, expires_in=self._config.url_lifetime
@@ -68,7 +67,4 @@ class FileService:
 
     async def _owned(self, file_id: str, owner: str) -> File:
         async with self._database.reader() as tx:
-            file = await tx.files.get(file_id)
-        if file is None or file.owner != owner:
-            raise NoSuchFileError(file_id=file_id)
-        return file
+            return await owned_file(tx, file_id, owner)

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from enum import Enum, auto
 from types import MappingProxyType
 
 from uploadcore.cached import CachedUploads
@@ -31,8 +30,9 @@ from uploadcore.events import Event, EventType
 from uploadcore.file import Checksum, File, FileStatus, VerifiedBy
 from uploadcore.plan import PartLedger, StoredPart
 from uploadcore.ports import MARKER, Clock, Database, ObjectHeaders, ObjectStore, StoredObject
+from uploadcore.records import existing_file, existing_upload
 from uploadcore.states import UploadState
-from uploadcore.upload import Address, Reason, Strategy, Transition, Upload
+from uploadcore.upload import Address, Expected, Reason, Strategy, Transition, Upload
 
 __all__ = ["UploadSteps", "object_headers"]
 
@@ -40,14 +40,6 @@ log = logging.getLogger(__name__)
 
 CLEANING_ROUNDS = 3
 """A part in flight during an abort can survive it; the abort is repeated until the store shows nothing (S3 API, AbortMultipartUpload)."""
-
-
-class _Look(Enum):
-    """What stands under an upload's key."""
-
-    NOTHING = auto()
-    RIGHT = auto()
-    WRONG = auto()
 
 
 @dataclass
@@ -76,10 +68,14 @@ class UploadSteps:
         self.clock = clock
         self.config = config
 
-    async def read(self, upload_id: str) -> Upload | None:
-        """The upload as the database has it."""
+    async def read(self, upload_id: str) -> Upload:
+        """The upload as the database has it.
+
+        Raises:
+            UploadNotFoundError: There is none.
+        """
         async with self.database.reader() as tx:
-            return await tx.uploads.get(upload_id)
+            return await existing_upload(tx, upload_id)
 
     async def save(self, transition: Transition) -> Upload:
         """Carry out one transition, alone in its transaction.
@@ -173,27 +169,26 @@ class UploadSteps:
         upload = held.upload
         is_multipart = upload.strategy is Strategy.MULTIPART
         if parts is None:
-            look, found = await self._look(upload)
-            if look is not _Look.NOTHING:
-                return await self._settle(held, look, found)
+            found = await self.store.head(upload.address)
+            if found is not None:
+                return await self._settle(held, found)
             if self._is_older(upload, self.config.give_up_after):
                 return await self._give_up(held)
             if is_multipart and not self._may_complete_again(upload):
                 return await self._advance(held, Upload.lease_given_up)
             parts = await self._parts_to_assemble(held) if is_multipart else None
         known = is_multipart and parts is not None and await self._complete(held, parts)
-        look, found = await self._look(upload)
-        if look is not _Look.NOTHING:
-            return await self._settle(held, look, found)
+        found = await self.store.head(upload.address)
+        if found is not None:
+            return await self._settle(held, found)
         return await (self._advance(held, Upload.lease_given_up) if known else self._lost(held))
 
     async def _complete(self, held: _Held, parts: Sequence[StoredPart]) -> bool:
-        """Call the store. `False` if it knows no such multipart upload; any other answer is for `_look` to tell."""
-        upload, expected = held.upload, held.upload.expected
-        checksum = None if expected is None else self._verifiable(expected.checksum)
-        size = sum(part.size for part in parts)
+        """Call the store. `False` if it knows no such multipart upload; any other answer is for a look at the object to tell."""
+        upload, expected = held.upload, _expected(held.upload)
+        checksum = self._verifiable(expected.checksum)
         try:
-            await self.store.complete_multipart(upload.address, parts, size=size, checksum=checksum)
+            await self.store.complete_multipart(upload.address, parts, size=expected.size, checksum=checksum)
         except NoSuchMultipartError:
             return False
         except StoreUnavailableError:
@@ -226,20 +221,9 @@ class UploadSteps:
             raise PartsMissingError(upload_id=upload.id, missing=ledger.missing, mismatched=ledger.mismatched)
         return ledger.parts
 
-    async def _look(self, upload: Upload) -> tuple[_Look, StoredObject | None]:
-        """HEAD decides, by size and marker (and checksum, where the store tells the declared kind)."""
-        found = await self.store.head(upload.address)
-        if found is None:
-            return _Look.NOTHING, None
-        expected = upload.expected
-        right = expected is not None and found.size == expected.size and found.metadata.get(MARKER) == upload.id
-        if right and expected is not None and expected.checksum is not None and found.checksum is not None:
-            right = expected.checksum.algorithm != found.checksum.algorithm or expected.checksum == found.checksum
-        return (_Look.RIGHT if right else _Look.WRONG), found
-
-    async def _settle(self, held: _Held, look: _Look, found: StoredObject | None) -> Upload:
-        """Record what stands under the key."""
-        if look is _Look.RIGHT and found is not None:
+    async def _settle(self, held: _Held, found: StoredObject) -> Upload:
+        """Record what stands under the key: the whole, or something else."""
+        if _is_whole(held.upload, found):
             async with held.lock:
                 held.upload = await self._record_completed(held.upload, found)
         else:
@@ -250,14 +234,14 @@ class UploadSteps:
 
     async def _record_completed(self, upload: Upload, found: StoredObject) -> Upload:
         async with self.database.transaction() as tx:
-            file = await tx.files.get(upload.file_id)
-            if file is None or file.status in {FileStatus.DELETING, FileStatus.DELETED}:
+            file = await existing_file(tx, upload.file_id)
+            if file.status in {FileStatus.DELETING, FileStatus.DELETED}:
                 saved = await tx.uploads.save(upload.integrity_failed(self.config.lease, Reason.FILE_DELETED))
             else:
                 saved = await tx.uploads.save(upload.assembled())
                 if file.upload_id != upload.id:
-                    superseded = await tx.uploads.get(file.upload_id)
-                    if superseded is not None and superseded.state is UploadState.COMPLETED:
+                    superseded = await existing_upload(tx, file.upload_id)
+                    if superseded.state is UploadState.COMPLETED:
                         await tx.uploads.save(superseded.recheck(self.config.recheck_after))
                 checksum, verified_by = _vouched(upload, found)
                 await tx.files.save(
@@ -289,9 +273,9 @@ class UploadSteps:
         """Make the store abort, then look: what stands then stands."""
         if held.upload.address.storage_upload_id is not None:
             await self.store.abort_multipart(held.upload.address)
-        look, found = await self._look(held.upload)
-        if look is not _Look.NOTHING:
-            return await self._settle(held, look, found)
+        found = await self.store.head(held.upload.address)
+        if found is not None:
+            return await self._settle(held, found)
         await self._advance(held, lambda upload: upload.gave_up(self.config.lease, after=self.config.give_up_after))
         return await self.clean(held.upload)
 
@@ -302,7 +286,8 @@ class UploadSteps:
 
     def _is_older(self, upload: Upload, age: timedelta) -> bool:
         """Whether the fence is older than `age`, by this process's clock: the database compares again where it matters."""
-        return upload.fenced_at is not None and self.clock.now() >= upload.fenced_at + age
+        assert upload.fenced_at is not None, "set by the fence"
+        return self.clock.now() >= upload.fenced_at + age
 
     def _verifiable(self, checksum: Checksum | None) -> Checksum | None:
         if checksum is None or checksum.algorithm not in self.store.capabilities.object_checksums:
@@ -359,8 +344,8 @@ class UploadSteps:
             return await self.save(upload.lease_given_up())
         async with self.database.transaction() as tx:
             saved = await tx.uploads.save(upload.cleaned(recheck_after=self.config.recheck_after))
-            file = await tx.files.get(upload.file_id)
-            if file is not None and file.status is FileStatus.UPLOADING and file.upload_id == upload.id:
+            file = await existing_file(tx, upload.file_id)
+            if file.status is FileStatus.UPLOADING and file.upload_id == upload.id:
                 await tx.files.save(file.fails())
             await tx.quotas.release(upload.owner, size=upload.reserved_bytes)
         await self.cached.remember(saved)
@@ -399,8 +384,7 @@ class UploadSteps:
             StoreUnavailableError: Not known; the sweeper goes on once the lease has run out.
             VersionConflictError: Somebody else took over.
         """
-        upload = await self.read(file.upload_id)
-        if upload is not None and not await self.wipe(upload):
+        if not await self.wipe(await self.read(file.upload_id)):
             raise StoreUnavailableError(f"the store still shows the content of file {file.id!r}", file_id=file.id)
         async with self.database.transaction() as tx:
             deleted = await tx.files.save(file.is_deleted())
@@ -414,15 +398,33 @@ class UploadSteps:
                     data=MappingProxyType({"filename": file.name}),
                 )
             )
-            current = await tx.uploads.get(file.upload_id)
-            if current is not None and current.is_terminal:
-                await tx.uploads.save(current.recheck(self.config.recheck_after))
+            upload = await existing_upload(tx, file.upload_id)
+            await tx.uploads.save(upload.recheck(self.config.recheck_after))
         return deleted
+
+
+def _expected(upload: Upload) -> Expected:
+    """What the object of a fenced upload must look like."""
+    assert upload.expected is not None, "set by the fence"
+    return upload.expected
+
+
+def _is_whole(upload: Upload, found: StoredObject) -> bool:
+    """Size and marker decide; and the checksum, where the store tells one of the declared kind."""
+    expected = _expected(upload)
+    if found.size != expected.size or found.metadata.get(MARKER) != upload.id:
+        return False
+    return not contradicts(expected.checksum, found.checksum)
+
+
+def contradicts(declared: Checksum | None, found: Checksum | None) -> bool:
+    """Whether two checksums show that the bytes differ: those of two kinds can't be compared, and show nothing."""
+    return declared is not None and found is not None and declared.algorithm is found.algorithm and declared != found
 
 
 def _vouched(upload: Upload, found: StoredObject) -> tuple[Checksum | None, VerifiedBy | None]:
     """The file's checksum, and who vouches for it."""
-    declared = None if upload.expected is None else upload.expected.checksum
+    declared = _expected(upload).checksum
     if declared is not None and (found.checksum is None or found.checksum.algorithm != declared.algorithm):
         return declared, VerifiedBy.CLIENT
     return found.checksum, None if found.checksum is None else VerifiedBy.STORE

@@ -13,9 +13,16 @@ from types import MappingProxyType
 from typing import Any
 
 from uploadcore.config import UploadConfig
-from uploadcore.errors import PartsMissingError, StoreUnavailableError, UploadCoreError, VersionConflictError
+from uploadcore.errors import (
+    ChecksumMismatchError,
+    PartsMissingError,
+    StoreUnavailableError,
+    UploadCoreError,
+    VersionConflictError,
+)
 from uploadcore.file import File, FileStatus
 from uploadcore.ports import Clock, Database, ObjectHeaders, ObjectStore, OpenMultipart
+from uploadcore.records import existing_file
 from uploadcore.states import UploadState
 from uploadcore.steps import UploadSteps
 from uploadcore.upload import Address, Upload
@@ -93,7 +100,7 @@ class Sweeper:
             await self._see_to_pending(upload)
         elif upload.state is UploadState.COMPLETING:
             taken = await self._steps.save(upload.lease_taken_over(lease))
-            with suppress(PartsMissingError):  # back to uploading: its client sees what is missing
+            with suppress(PartsMissingError, ChecksumMismatchError):  # back to uploading: its client sees why
                 await self._steps.assemble(taken, None)
         elif upload.state is UploadState.ABORTING:
             await self._steps.clean(await self._steps.save(upload.lease_taken_over(lease)))
@@ -112,10 +119,9 @@ class Sweeper:
     async def _recheck(self, upload: Upload) -> None:
         """Every URL has run out: remove what landed after the upload was cleaned, or after its file was deleted or replaced."""
         async with self._database.reader() as tx:
-            file = await tx.files.get(upload.file_id)
+            file = await existing_file(tx, upload.file_id)
         is_current = (
             upload.state is UploadState.COMPLETED
-            and file is not None
             and file.upload_id == upload.id
             and file.status is not FileStatus.DELETED
         )

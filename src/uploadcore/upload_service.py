@@ -24,7 +24,6 @@ from uploadcore.errors import (
     FileNotReadyError,
     IdempotencyMismatchError,
     InvalidRequestError,
-    NoSuchFileError,
     NoSuchMultipartError,
     PartOutOfRangeError,
     PartsMissingError,
@@ -47,6 +46,7 @@ from uploadcore.ports import (
     UploadPolicy,
     UploadRequest,
 )
+from uploadcore.records import existing_file, owned_file
 from uploadcore.states import UploadState
 from uploadcore.steps import UploadSteps, object_headers
 from uploadcore.upload import Address, Expected, Reason, Strategy, Upload
@@ -248,9 +248,7 @@ class UploadService:
                 )
             )
             return
-        file = await tx.files.get(asked.file_id)
-        if file is None or file.owner != asked.owner:
-            raise NoSuchFileError(file_id=asked.file_id)
+        file = await owned_file(tx, asked.file_id, asked.owner)
         if file.status in {FileStatus.DELETING, FileStatus.DELETED}:
             raise FileNotReadyError(file_id=file.id, status=file.status)
 
@@ -272,8 +270,6 @@ class UploadService:
         delay = 0.05
         while True:
             upload = await self._steps.read(upload_id)
-            if upload is None:
-                raise UploadNotFoundError(upload_id=upload_id)
             if upload.state is not UploadState.PENDING:
                 return upload
             try:
@@ -377,7 +373,7 @@ class UploadService:
             UploadClosedError: It has ended, is ending, or its deadline has passed.
         """
         upload = await self._cached.get(upload_id)
-        if upload is None or upload.owner != owner:
+        if upload.owner != owner:
             raise UploadNotFoundError(upload_id=upload_id)
         if upload.state is not UploadState.UPLOADING:
             upload = await self._owned(upload_id, owner)  # a copy does not refuse
@@ -560,9 +556,7 @@ class UploadService:
 
     async def _completion(self, upload: Upload) -> Completion:
         async with self._database.reader() as tx:
-            file = await tx.files.get(upload.file_id)
-        if file is None:
-            raise NoSuchFileError(file_id=upload.file_id)
+            file = await existing_file(tx, upload.file_id)
         return Completion(UploadView.of(upload), FileView.of(file))
 
     # --- abort ----------------------------------------------------------------------------------------------------
@@ -602,7 +596,7 @@ class UploadService:
 
     async def _owned(self, upload_id: str, owner: str) -> Upload:
         upload = await self._steps.read(upload_id)
-        if upload is None or upload.owner != owner:
+        if upload.owner != owner:
             raise UploadNotFoundError(upload_id=upload_id)
         return upload
 

@@ -1,0 +1,51 @@
+"""Records that are there, or else the error that says they are not. Uploads and files are never removed from the database."""
+
+from __future__ import annotations
+
+import re
+
+from uploadcore.errors import NoSuchFileError, UploadNotFoundError
+from uploadcore.file import File
+from uploadcore.ports import Transaction
+from uploadcore.upload import Upload
+
+__all__ = ["ID", "existing_file", "existing_upload", "owned_file"]
+
+ID = re.compile(r"[A-Za-z0-9-]{1,64}")
+"""What `IdFactory` makes. Anything else names nothing, and is not shown to a database that might choke on it."""
+
+
+async def existing_upload(tx: Transaction, upload_id: str) -> Upload:
+    """The upload of this id, whoever owns it.
+
+    Raises:
+        UploadNotFoundError: There is none.
+    """
+    upload = await tx.uploads.get(upload_id) if ID.fullmatch(upload_id) else None
+    if upload is None:
+        raise UploadNotFoundError(upload_id=upload_id)
+    return upload
+
+
+async def existing_file(tx: Transaction, file_id: str) -> File:
+    """The file of this id, whoever owns it.
+
+    Raises:
+        NoSuchFileError: There is none.
+    """
+    file = await tx.files.get(file_id) if ID.fullmatch(file_id) else None
+    if file is None:
+        raise NoSuchFileError(file_id=file_id)
+    return file
+
+
+async def owned_file(tx: Transaction, file_id: str, owner: str) -> File:
+    """The file of this id, if it is this owner's.
+
+    Raises:
+        NoSuchFileError: Unknown, or another owner's.
+    """
+    file = await existing_file(tx, file_id)
+    if file.owner != owner:
+        raise NoSuchFileError(file_id=file_id)
+    return file
