@@ -1,0 +1,170 @@
+"""Transactions on a connection that lives in a thread.
+
+A transaction begins with its first statement, in the same trip to the thread: one that runs a single statement costs two trips, one for the
+statement and one for the commit. As the thread does everything in order, a transaction lets the next one in as soon as its end is
+queued, and never needs to wait for its own rollback: that makes it safe to be cancelled anywhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from types import TracebackType
+from typing import Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
+
+from uploadcore.errors import DatabaseUnavailableError, UploadCoreError
+from uploadcore_sql.connection_thread import ConnectionThread
+from uploadcore_sql.files import SqlFiles
+from uploadcore_sql.idempotency import SqlIdempotency
+from uploadcore_sql.outbox import SqlOutbox
+from uploadcore_sql.quotas import SqlQuotas
+from uploadcore_sql.uploads import SqlUploads
+
+__all__ = ["ConnectionPool", "Session", "SqlTransaction"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class SqlTransaction:
+    """What the core's code sees of a transaction."""
+
+    __slots__ = ("files", "idempotency", "outbox", "quotas", "uploads")
+
+    def __init__(self, session: Session) -> None:
+        self.uploads = SqlUploads(session.run)
+        self.files = SqlFiles(session.run)
+        self.outbox = SqlOutbox(session.run)
+        self.idempotency = SqlIdempotency(session.run)
+        self.quotas = SqlQuotas(session.run)
+
+
+class ConnectionPool:
+    """Connection threads, each lent to one session at a time; who waits is served in order, and not for ever.
+
+    Args:
+        threads: At least one.
+        wait: Seconds to wait for one of them.
+        what: What they are, for the error.
+    """
+
+    def __init__(self, threads: list[ConnectionThread], *, wait: float, what: str) -> None:
+        self.threads = tuple(threads)
+        self._idle = threads
+        self._turn = asyncio.Semaphore(len(threads))
+        self._wait = wait
+        self._what = what
+
+    async def take(self) -> ConnectionThread:
+        """A thread nobody else has.
+
+        Raises:
+            DatabaseUnavailableError: None came free in time.
+        """
+        if self._turn.locked():
+            try:
+                async with asyncio.timeout(self._wait):
+                    await self._turn.acquire()
+            except TimeoutError as exc:
+                raise DatabaseUnavailableError(
+                    f"the database is busy: no {self._what} came free within {self._wait:g} s; try again"
+                ) from exc
+        else:
+            await self._turn.acquire()
+        return self._idle.pop()
+
+    def give_back(self, thread: ConnectionThread) -> None:
+        """Let the next one have it. What was queued to the thread before is done before."""
+        self._idle.append(thread)
+        self._turn.release()
+
+
+class Session(AbstractAsyncContextManager[SqlTransaction]):
+    """One transaction, from entering to leaving.
+
+    Args:
+        pool: Where its connection comes from.
+        on_commit: Called, in the thread, once a transaction that ran a statement was committed; `None`: nothing is to be committed.
+    """
+
+    def __init__(self, pool: ConnectionPool, *, on_commit: Callable[[], None] | None) -> None:
+        self._pool = pool
+        self._on_commit = on_commit
+        self._thread: ConnectionThread | None = None
+        self._is_used = False
+        self._is_begun = False
+        self._has_failed = False
+
+    async def __aenter__(self) -> SqlTransaction:
+        self._thread = await self._pool.take()
+        return SqlTransaction(self)
+
+    async def run(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call `query(connection, …)` in the thread, inside the transaction.
+
+        Raises:
+            DatabaseUnavailableError: It did not work, or something before it in this transaction did not.
+        """
+        thread = self._thread
+        if thread is None:
+            raise RuntimeError("this transaction has ended: what runs after it needs one of its own")
+
+        def work(connection: Connection) -> T:
+            self._begin(connection, thread.begin)
+            return self._call(lambda: query(connection, *args, **kwargs))
+
+        self._is_used = True
+        return await thread.submit(work)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        thread, self._thread = self._thread, None
+        assert thread is not None
+        committed: asyncio.Future[None] | None = None
+        try:
+            if not self._is_used:
+                return
+            if kind is None and self._on_commit is not None:
+                # Once queued it is done, whatever becomes of the caller.
+                committed = thread.submit(partial(self._commit, thread, self._on_commit), is_abandonable=False)
+            else:
+                # Nothing is awaited here: the caller may be a task, or a mere coroutine, that is being destroyed.
+                thread.post(thread.roll_back)
+        finally:
+            self._pool.give_back(thread)
+        if committed is not None:
+            await committed
+
+    # --- called in the thread -------------------------------------------------------------------------------------
+
+    def _begin(self, connection: Connection, statement: str) -> None:
+        if self._has_failed:
+            raise DatabaseUnavailableError("a statement before this one failed, and with it its transaction: try again")
+        if not self._is_begun:
+            self._call(lambda: connection.exec_driver_sql(statement))
+            self._is_begun = True
+
+    def _call(self, statements: Callable[[], T]) -> T:
+        try:
+            return statements()
+        except (UploadCoreError, IntegrityError):
+            raise  # that statement changed nothing; the transaction stands
+        except BaseException:
+            self._has_failed = True  # SQLite may have rolled back by itself: what came next would be on its own
+            raise
+
+    def _commit(self, thread: ConnectionThread, on_commit: Callable[[], None], connection: Connection) -> None:
+        if self._has_failed:
+            thread.roll_back(connection)
+            raise DatabaseUnavailableError(
+                "a statement failed, and with it its transaction: nothing was saved; try again"
+            )
+        if self._is_begun:
+            thread.commit(connection)
+            on_commit()

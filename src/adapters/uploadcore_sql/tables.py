@@ -1,0 +1,178 @@
+"""The tables as this version of the code sees them. How they come to be is in `migrations`; a test compares the two.
+
+Times are microseconds (see `clock`), mappings and lists are JSON in text columns. There are no foreign keys: an upload and its file name
+each other, and events and idempotency keys are dropped on their own schedule. Every name begins with `uploadcore_`: a host's own
+tables may live in the same database.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, CheckConstraint, Column, Computed, Index, Integer, MetaData, Table, Text, text
+
+__all__ = ["METADATA", "events", "files", "idempotency_keys", "installation", "quotas", "uploads"]
+
+METADATA = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+DUE_AT = (
+    "CASE WHEN state IN ('completing', 'aborting') THEN lease_until "
+    "WHEN state = 'uploading' OR (state = 'pending' AND (lease_until IS NULL OR lease_until > expires_at)) THEN expires_at "
+    "WHEN state = 'pending' THEN lease_until ELSE recheck_at END"
+)
+"""The first moment at which somebody should see to an upload: the timers its state watches, in one column under one index."""
+
+installation = Table(
+    "uploadcore_installation",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("created_at", BigInteger, nullable=False),
+    # The revision of the oldest code that can work on this schema: each migration says so, for the older code to read.
+    Column("oldest_code", Text, nullable=False),
+)
+
+uploads = Table(
+    "uploadcore_uploads",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("file_id", Text, nullable=False),
+    Column("filename", Text, nullable=False),
+    Column("content_type", Text, nullable=False),
+    Column("metadata", Text, nullable=False),
+    Column("fingerprint", Text),
+    Column("strategy", Text, nullable=False),
+    Column("part_size", BigInteger, nullable=False),
+    Column("size", BigInteger),
+    Column("max_parts", Integer, nullable=False),
+    Column("bucket", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("storage_upload_id", Text),
+    Column("checksum_algorithm", Text),
+    Column("checksum", Text),
+    Column("expected_part_count", Integer),
+    Column("expected_size", BigInteger),
+    Column("expected_checksum_algorithm", Text),
+    Column("expected_checksum", Text),
+    Column("reason", Text),
+    Column("reserved_bytes", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("lease_until", BigInteger),
+    Column("fenced_at", BigInteger),
+    Column("lost_at", BigInteger),
+    Column("recheck_at", BigInteger),
+    Column("due_at", BigInteger, Computed(DUE_AT, persisted=True)),
+    Index("ix_uploadcore_uploads_key", "key", unique=True),
+    Index("ix_uploadcore_uploads_owner", "owner", "created_at", "id"),
+    Index(
+        "ix_uploadcore_uploads_fingerprint",
+        "owner",
+        "fingerprint",
+        "created_at",
+        "id",
+        sqlite_where=text("fingerprint IS NOT NULL"),
+        postgresql_where=text("fingerprint IS NOT NULL"),
+    ),
+    Index(
+        "ix_uploadcore_uploads_due",
+        "due_at",
+        sqlite_where=text("due_at IS NOT NULL"),
+        postgresql_where=text("due_at IS NOT NULL"),
+    ),
+)
+
+files = Table(
+    "uploadcore_files",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("upload_id", Text, nullable=False),
+    Column("content_type", Text, nullable=False),
+    Column("size", BigInteger),
+    Column("checksum_algorithm", Text),
+    Column("checksum", Text),
+    Column("verified_by", Text),
+    Column("title", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("labels", Text, nullable=False),
+    Column("metadata", Text, nullable=False),
+    Column("manifest_url", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("lease_until", BigInteger),
+    Index(
+        "ix_uploadcore_files_lease",
+        "lease_until",
+        sqlite_where=text("lease_until IS NOT NULL"),
+        postgresql_where=text("lease_until IS NOT NULL"),
+    ),
+)
+
+events = Table(
+    "uploadcore_events",
+    METADATA,
+    # The order of one upload's events: its row is locked by the change they tell of, so they are numbered one after the other.
+    # Across uploads it is not the order of commit. SQLite numbers rows by itself only in a column declared INTEGER.
+    Column("position", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("id", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("upload_id", Text, nullable=False),
+    Column("file_id", Text, nullable=False),
+    Column("data", Text, nullable=False),
+    Column("occurred_at", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("due_at", BigInteger, nullable=False),
+    Column("delivered_at", BigInteger),
+    Index("ix_uploadcore_events_id", "id", unique=True),
+    Index(
+        "ix_uploadcore_events_due",
+        "due_at",
+        "position",
+        sqlite_where=text("delivered_at IS NULL"),
+        postgresql_where=text("delivered_at IS NULL"),
+    ),
+    Index(
+        "ix_uploadcore_events_undelivered",
+        "upload_id",
+        "position",
+        sqlite_where=text("delivered_at IS NULL"),
+        postgresql_where=text("delivered_at IS NULL"),
+    ),
+    Index(
+        "ix_uploadcore_events_delivered",
+        "delivered_at",
+        sqlite_where=text("delivered_at IS NOT NULL"),
+        postgresql_where=text("delivered_at IS NOT NULL"),
+    ),
+)
+
+idempotency_keys = Table(
+    "uploadcore_idempotency_keys",
+    METADATA,
+    Column("owner", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("fingerprint", Text, nullable=False),
+    Column("upload_id", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Index("ix_uploadcore_idempotency_keys_created", "created_at"),
+)
+
+quotas = Table(
+    "uploadcore_quotas",
+    METADATA,
+    Column("owner", Text, primary_key=True),
+    Column("open_uploads", BigInteger, nullable=False),
+    Column("bytes_in_flight", BigInteger, nullable=False),
+    CheckConstraint("open_uploads >= 0 AND bytes_in_flight >= 0", name="not_negative"),
+)
