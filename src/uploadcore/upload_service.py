@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -31,6 +30,7 @@ from uploadcore.errors import (
     TooLargeError,
     UploadBusyError,
     UploadClosedError,
+    UploadCoreError,
     UploadNotFoundError,
     VersionConflictError,
 )
@@ -46,9 +46,9 @@ from uploadcore.ports import (
     UploadPolicy,
     UploadRequest,
 )
-from uploadcore.records import existing_file, owned_file
+from uploadcore.records import ID, existing_file, owned_file
 from uploadcore.states import UploadState
-from uploadcore.steps import UploadSteps, object_headers
+from uploadcore.steps import UploadSteps, contradicts, object_headers
 from uploadcore.upload import Address, Expected, Reason, Strategy, Upload
 from uploadcore.views import Completion, SignedPart, UploadPage, UploadParts, UploadView
 
@@ -160,9 +160,7 @@ class UploadService:
             checksum=checksum,
             part_size=part_size,
         )
-        upload = await self._recorded(asked, idempotency_key)
-        if upload.state is UploadState.PENDING:
-            upload = await self._opened(upload, idempotency_key)
+        upload = await self._opened(await self._recorded(asked, idempotency_key), idempotency_key)
         parts: tuple[SignedPart, ...] = ()
         if sign and upload.state is UploadState.UPLOADING:
             count = upload.plan.part_count or upload.plan.max_parts
@@ -253,19 +251,22 @@ class UploadService:
             raise FileNotReadyError(file_id=file.id, status=file.status)
 
     async def _opened(self, upload: Upload, key: str | None) -> Upload:
-        try:
-            return await self._steps.open(upload)
-        except VersionConflictError:
-            return await self._owned(upload.id, upload.owner)
-        except StoreUnavailableError as exc:
-            if key is None:  # nobody can come back to it
-                with suppress(VersionConflictError, StoreUnavailableError, UploadNotFoundError, UploadBusyError):
-                    await self.abort(upload.id, owner=upload.owner)
-                raise
-            raise StoreUnavailableError(f"{exc.message}; try again with the same idempotency key") from exc
+        """Open it, if it is `pending` under a lease of ours; wait for whoever took over, if we were too slow."""
+        while upload.state is UploadState.PENDING:
+            try:
+                upload = await self._steps.open(upload)
+            except VersionConflictError:
+                upload = await self._replayed(upload.id)
+            except StoreUnavailableError as exc:
+                if key is None:  # nobody can come back to it
+                    with suppress(UploadCoreError):
+                        await self.abort(upload.id, owner=upload.owner)
+                    raise
+                raise StoreUnavailableError(f"{exc.message}; try again with the same idempotency key") from exc
+        return upload
 
     async def _replayed(self, upload_id: str) -> Upload:
-        """The upload an earlier call made: opened by that call, or by this one once that call's lease has run out."""
+        """The upload somebody else is opening, once it is open; or `pending` and ours, once their lease has run out."""
         give_up_at = self._clock.monotonic() + self._config.opening_wait.total_seconds()
         delay = 0.05
         while True:
@@ -276,8 +277,7 @@ class UploadService:
                 return await self._steps.save(upload.lease_taken_over(self._config.lease))
             except VersionConflictError:
                 if self._clock.monotonic() >= give_up_at:
-                    message = f"upload {upload_id!r} is still being opened by an earlier call with this key"
-                    raise UploadBusyError(message, upload_id=upload_id) from None
+                    raise _busy(upload) from None
             await self._clock.sleep(delay)
             delay = min(2 * delay, 1.0)
 
@@ -331,18 +331,12 @@ class UploadService:
             UploadClosedError: It is closing or closed.
             StoreUnavailableError: The store did not answer.
         """
-        upload = await self._owned(upload_id, owner)
-        if upload.state is UploadState.PENDING:
-            raise _busy(upload)
-        if upload.state not in {UploadState.UPLOADING, UploadState.COMPLETING}:
-            raise _closed(upload)
+        upload = _underway(await self._owned(upload_id, owner))
         try:
             parts = await self._listed(upload)
         except NoSuchMultipartError:
             # Completed by another just now, closed, or lost; what it is, `complete` finds out. For now nothing is listed.
-            upload, parts = await self._owned(upload_id, owner), []
-            if upload.state is UploadState.COMPLETED or upload.reason is not None:
-                raise _closed(upload) from None
+            upload, parts = _underway(await self._owned(upload_id, owner)), []
         return UploadParts(UploadView.of(upload), PartLedger(upload.plan, parts, size=upload.size))
 
     # --- sign -----------------------------------------------------------------------------------------------------
@@ -377,10 +371,8 @@ class UploadService:
             raise UploadNotFoundError(upload_id=upload_id)
         if upload.state is not UploadState.UPLOADING:
             upload = await self._owned(upload_id, owner)  # a copy does not refuse
-        if upload.state in {UploadState.PENDING, UploadState.COMPLETING}:
+        if _underway(upload).state is UploadState.COMPLETING:
             raise _busy(upload)
-        if upload.state is not UploadState.UPLOADING:
-            raise _closed(upload)
         return await self._signed(upload, part_numbers, checksums, lengths)
 
     async def _signed(
@@ -397,9 +389,8 @@ class UploadService:
                 raise InvalidRequestError(
                     f"this store can't verify a {checksum.algorithm} of a part", upload_id=upload.id
                 )
-        left = self._config.url_lifetime
-        if upload.expires_at is not None:
-            left = min(left, upload.expires_at - self._clock.now())
+        assert upload.expires_at is not None, "set when it was recorded"
+        left = min(self._config.url_lifetime, upload.expires_at - self._clock.now())
         if left <= timedelta(0):
             raise UploadClosedError(upload_id=upload.id, state=upload.state, reason=Reason.EXPIRED)
         if upload.strategy is Strategy.SINGLE:
@@ -456,13 +447,9 @@ class UploadService:
             upload = await self._owned(upload_id, owner)
             if upload.state is UploadState.COMPLETED:
                 return await self._completion(upload)
-            if upload.state is UploadState.PENDING:
-                raise _busy(upload)
-            if upload.state not in {UploadState.UPLOADING, UploadState.COMPLETING}:
-                raise _closed(upload)
-            if upload.state is UploadState.UPLOADING:
-                expected, parts = await self._whole(upload, size, checksum)
+            if _underway(upload).state is UploadState.UPLOADING:
                 try:
+                    expected, parts = await self._whole(upload, size, checksum)
                     upload = await self._steps.save(upload.fenced(expected, self._config.lease))
                 except VersionConflictError:
                     await self._expire(upload)
@@ -480,12 +467,12 @@ class UploadService:
 
         Raises:
             PartsMissingError: It is not whole.
+            VersionConflictError: Somebody else changed the upload.
         """
         declared = upload.plan.size
-        if size is not None and declared is not None and size != declared:
-            raise InvalidRequestError(
-                f"upload {upload.id!r} was declared as {declared} bytes, not {size}", upload_id=upload.id
-            )
+        if size is not None and size != declared and (declared is not None or size < 0):
+            said = "of unknown size" if declared is None else f"{declared} bytes"
+            raise InvalidRequestError(f"upload {upload.id!r} was declared as {said}, not {size}", upload_id=upload.id)
         if checksum is not None and upload.checksum is not None and checksum != upload.checksum:
             raise ChecksumMismatchError("the checksum is not the one declared when initiating", upload_id=upload.id)
         checksum = checksum or upload.checksum
@@ -494,13 +481,11 @@ class UploadService:
         except NoSuchMultipartError:
             found = await self._store.head(upload.address)
             if found is not None:
-                whole = PartPlan(
-                    upload.plan.part_size, found.size if declared is None else declared, upload.plan.max_parts
-                )
-                return Expected(whole.part_count or 1, whole.size or 0, checksum), None
-            listed = []
-            with suppress(VersionConflictError):
-                upload = await self._steps.reopen(upload)
+                total = found.size if declared is None else declared
+                count = replace(upload.plan, size=total).part_count
+                assert count is not None, "the size is known now"
+                return Expected(count, total, checksum), None
+            upload, listed = await self._steps.reopen(upload), []
         ledger = PartLedger(upload.plan, listed, size=size)
         if not ledger.is_whole:
             raise PartsMissingError(upload_id=upload.id, missing=ledger.missing, mismatched=ledger.mismatched)
@@ -508,6 +493,10 @@ class UploadService:
             raise TooLargeError(
                 f"upload {upload.id!r} has grown to {ledger.size} bytes, more than the {upload.reserved_bytes} admitted",
                 upload_id=upload.id,
+            )
+        if upload.strategy is Strategy.SINGLE and contradicts(checksum, ledger.parts[0].checksum):
+            raise ChecksumMismatchError(
+                f"the bytes of upload {upload.id!r} do not have that checksum", upload_id=upload.id
             )
         return Expected(len(ledger.parts), ledger.size, checksum), ledger.parts
 
@@ -613,6 +602,15 @@ def _busy(upload: Upload) -> UploadBusyError:
     return UploadBusyError(f"upload {upload.id!r} is just being {doing}; try again", upload_id=upload.id)
 
 
+def _underway(upload: Upload) -> Upload:
+    """The same upload, if the store has its parts or is assembling them."""
+    if upload.state is UploadState.PENDING:
+        raise _busy(upload)
+    if upload.state not in {UploadState.UPLOADING, UploadState.COMPLETING}:
+        raise _closed(upload)
+    return upload
+
+
 def _closed(upload: Upload) -> UploadClosedError:
     return UploadClosedError(upload_id=upload.id, state=upload.state, reason=upload.reason)
 
@@ -624,6 +622,9 @@ def _encode_cursor(last: UploadView) -> str:
 def _decode_cursor(cursor: str) -> tuple[datetime, str]:
     try:
         moment, _, upload_id = base64.b64decode(cursor, altchars=b"-_", validate=True).decode().partition(" ")
-        return datetime.fromisoformat(moment).astimezone(UTC), upload_id
-    except (ValueError, binascii.Error, OverflowError):
+        created_at = datetime.fromisoformat(moment).astimezone(UTC)
+    except (ValueError, OverflowError):
         raise InvalidRequestError("the cursor is not one that was given out here") from None
+    if not ID.fullmatch(upload_id):
+        raise InvalidRequestError("the cursor is not one that was given out here")
+    return created_at, upload_id
