@@ -110,10 +110,8 @@ class PartPlan:
         if size > limits.max_object_size:
             raise TooLargeError(f"{size} bytes are more than the store can hold ({limits.max_object_size})")
         if part_size is None:
-            wanted = max(DEFAULT_PART_SIZE, _up(size, PREFERRED_PART_COUNT))
-            rounded = _up(wanted, MIB) * MIB
-            enough = _up(size, limits.max_parts)
-            part_size = max(min(rounded, limits.max_part_size), limits.min_part_size, enough)
+            wanted = max(DEFAULT_PART_SIZE, _up(size, min(PREFERRED_PART_COUNT, limits.max_parts)))
+            part_size = _within(limits, _up(wanted, MIB) * MIB)
         else:
             _check_part_size(part_size, limits)
             if part_size * limits.max_parts < size:
@@ -131,7 +129,7 @@ class PartPlan:
             InvalidRequestError: If the part size asked for does not fit the limits.
         """
         if part_size is None:
-            part_size = min(max(DEFAULT_OPEN_PART_SIZE, limits.min_part_size), limits.max_part_size)
+            part_size = _within(limits, DEFAULT_OPEN_PART_SIZE)
         else:
             _check_part_size(part_size, limits)
         return cls(part_size=part_size, size=None, max_parts=limits.max_parts)
@@ -181,6 +179,8 @@ class PartLedger:
         self.parts = tuple(sorted(listed, key=lambda part: part.part_number))
         self._stored = {part.part_number: part for part in self.parts}
         self.plan = plan if plan.size is not None else self._settled(plan, size)
+        # While nobody has said where an open plan ends, the parts beyond the last one sent are still planned.
+        self._planned = plan if size is None else self.plan
         count = self.plan.part_count or 1
         missing: list[tuple[int, int]] = []
         mismatched: list[int] = []
@@ -230,7 +230,7 @@ class PartLedger:
             PartOutOfRangeError: If the plan has no such part and the store lists none.
         """
         if part_number not in self._stored:
-            self.plan.part(part_number)
+            self._planned.part(part_number)
             return PartState.PLANNED
         uploaded = next_part_state(PartState.PLANNED, PartInput.STORED)
         return next_part_state(uploaded, PartInput.MISMATCHED if part_number in self._wrong else PartInput.CHECKED)
@@ -239,6 +239,11 @@ class PartLedger:
 def _up(dividend: int, divisor: int) -> int:
     """The quotient, rounded up."""
     return -(-dividend // divisor)
+
+
+def _within(limits: StoreLimits, part_size: int) -> int:
+    """The part size, or the nearest one the store takes."""
+    return min(max(part_size, limits.min_part_size), limits.max_part_size)
 
 
 def _check_part_size(part_size: int, limits: StoreLimits) -> None:
