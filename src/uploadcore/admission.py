@@ -13,13 +13,14 @@ from uploadcore.errors import ContentTypeNotAllowedError, InvalidRequestError, T
 from uploadcore.file import Checksum
 from uploadcore.ports import Admission, UploadRequest
 
-__all__ = ["NewUpload", "StaticPolicy", "admit"]
+__all__ = ["NewUpload", "StaticPolicy", "admit", "check_text"]
 
 MAX_SIGN = 1_000
 """Parts signed in one call, as many as one page of ListParts shows (S3 API, MaxParts)."""
 MAX_FILENAME_BYTES = 1_024
 MAX_TEXT = 1_024
 MAX_IDEMPOTENCY_KEY = 255
+MAX_FINGERPRINT = 255
 MAX_METADATA_BYTES = 2_048
 """Source: S3 User Guide, "Working with object metadata": user-defined metadata is limited to 2 KB."""
 _CONTENT_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}(;[ -~]{1,200})?")
@@ -48,17 +49,16 @@ class NewUpload:
 
     def __post_init__(self) -> None:
         """Check every value on its own; what depends on limits is checked by `admit` and the plan."""
-        _text("owner", self.owner, MAX_TEXT)
-        _text("filename", self.filename, MAX_FILENAME_BYTES)
+        check_text("owner", self.owner, MAX_TEXT)
+        check_text("filename", self.filename, MAX_FILENAME_BYTES)
         if not _CONTENT_TYPE.fullmatch(self.content_type):
             raise InvalidRequestError(f"content_type is a media type such as video/mp4, not {self.content_type[:80]!r}")
-        _text("title", self.title, MAX_TEXT, empty=True)
-        for name, value in (("fingerprint", self.fingerprint), ("file_id", self.file_id)):
-            if value is not None:
-                _text(name, value, MAX_IDEMPOTENCY_KEY)
+        check_text("title", self.title, MAX_TEXT, empty=True)
+        if self.fingerprint is not None:
+            check_text("fingerprint", self.fingerprint, MAX_FINGERPRINT)
         for key, value in self.metadata.items():
-            _text("a metadata key", key, MAX_METADATA_BYTES)
-            _text(f"metadata[{key!r}]", value, MAX_METADATA_BYTES, empty=True)
+            check_text("a metadata key", key, MAX_METADATA_BYTES)
+            check_text(f"metadata[{key!r}]", value, MAX_METADATA_BYTES, empty=True)
         if sum(len(key.encode()) + len(value.encode()) for key, value in self.metadata.items()) > MAX_METADATA_BYTES:
             raise InvalidRequestError(f"metadata is at most {MAX_METADATA_BYTES} bytes in all, keys included")
 
@@ -104,7 +104,18 @@ def admit(request: UploadRequest, limits: Admission) -> int:
     return request.size
 
 
-def _text(name: str, value: str, limit: int, *, empty: bool = False) -> None:
+def check_text(name: str, value: str, limit: int, *, empty: bool = False) -> None:
+    """Refuse text that is empty, too long, or can't be kept everywhere.
+
+    Args:
+        name: What to call it.
+        value: The text.
+        limit: Bytes of UTF-8.
+        empty: Whether it may be.
+
+    Raises:
+        InvalidRequestError: It can't be used.
+    """
     if not value and not empty:
         raise InvalidRequestError(f"{name} is empty")
     if _CONTROL.search(value):

@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 
-from uploadcore.admission import MAX_IDEMPOTENCY_KEY, MAX_SIGN, NewUpload, admit
+from uploadcore.admission import MAX_FINGERPRINT, MAX_IDEMPOTENCY_KEY, MAX_SIGN, NewUpload, admit, check_text
 from uploadcore.cached import CachedUploads
 from uploadcore.config import UploadConfig
 from uploadcore.errors import (
@@ -146,8 +146,8 @@ class UploadService:
         """
         if not 0 <= sign <= MAX_SIGN:
             raise InvalidRequestError(f"sign is 0 to {MAX_SIGN} parts, not {sign}")
-        if idempotency_key is not None and not 1 <= len(idempotency_key) <= MAX_IDEMPOTENCY_KEY:
-            raise InvalidRequestError(f"an idempotency key is 1 to {MAX_IDEMPOTENCY_KEY} characters long")
+        if idempotency_key is not None:
+            check_text("idempotency_key", idempotency_key, MAX_IDEMPOTENCY_KEY)
         asked = NewUpload(
             owner=owner,
             filename=filename,
@@ -310,10 +310,12 @@ class UploadService:
             limit: Uploads on a page, 1 to 1,000.
 
         Raises:
-            InvalidRequestError: The cursor or the limit can't be used.
+            InvalidRequestError: The fingerprint, the cursor or the limit can't be used.
         """
         if not 1 <= limit <= MAX_PAGE:
             raise InvalidRequestError(f"limit is 1 to {MAX_PAGE}, not {limit}")
+        if fingerprint is not None:
+            check_text("fingerprint", fingerprint, MAX_FINGERPRINT)
         before = None if cursor is None else _decode_cursor(cursor)
         async with self._database.reader() as tx:
             found = await tx.uploads.find(
@@ -394,9 +396,10 @@ class UploadService:
         if left <= timedelta(0):
             raise UploadClosedError(upload_id=upload.id, state=upload.state, reason=Reason.EXPIRED)
         if upload.strategy is Strategy.SINGLE:
+            checksum = checksums.get(1) or self._of_part(upload.checksum)
             signed = [
                 await self._store.presign_put(
-                    upload.address, parts[0], object_headers(upload), checksum=checksums.get(1), expires_in=left
+                    upload.address, parts[0], object_headers(upload), checksum=checksum, expires_in=left
                 )
             ]
         else:
@@ -405,6 +408,12 @@ class UploadService:
             SignedPart(part.part_number, part.offset, part.length, request)
             for part, request in zip(parts, signed, strict=True)
         )
+
+    def _of_part(self, declared: Checksum | None) -> Checksum | None:
+        """The checksum declared for the whole, where its only part can be refused by it: the object, once there, can't be replaced."""
+        if declared is None or declared.algorithm not in self._store.capabilities.part_checksums:
+            return None
+        return declared
 
     def _with_length(self, upload: Upload, part: Part, lengths: Mapping[int, int]) -> Part:
         length = lengths.get(part.part_number, part.length)
