@@ -186,7 +186,10 @@ class ObjectStore(Protocol):
         """Drop a multipart upload and its parts. Idempotent: an unknown one is no error."""
 
     def list_multiparts(self, prefix: str) -> AsyncIterator[OpenMultipart]:
-        """Multipart uploads in progress whose key begins with `prefix`, in no particular order."""
+        """Multipart uploads in progress whose key begins with `prefix`, in no particular order.
+
+        Without `capabilities.list_by_prefix` it is asked for a whole key, or with an empty prefix for all there are.
+        """
 
     async def head(self, address: Address) -> StoredObject | None:
         """What stands under `address.key`; `None` if nothing does. Read-after-write consistent."""

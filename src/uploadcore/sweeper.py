@@ -145,8 +145,8 @@ class Sweeper:
         oldest = self._clock.now() - self._config.orphan_age
         found = 0
         page: list[OpenMultipart] = []
-        async for multipart in self._store.list_multiparts(prefix):
-            if multipart.initiated < oldest:
+        async for multipart in self._store.list_multiparts(prefix if self._store.capabilities.list_by_prefix else ""):
+            if multipart.initiated < oldest and multipart.key.startswith(prefix):
                 page.append(multipart)
             if len(page) == LOOKUP:
                 found += await self._abort_orphans(page, dry_run=dry_run)

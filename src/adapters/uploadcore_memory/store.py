@@ -260,10 +260,12 @@ class MemoryObjectStore:
         await asyncio.sleep(0)
 
     async def list_multiparts(self, prefix: str) -> AsyncIterator[OpenMultipart]:
-        """Multipart uploads in progress whose key begins with `prefix` (or is it, without `list_by_prefix`)."""
+        """Multipart uploads in progress whose key begins with `prefix` (or is it, without `list_by_prefix`); all for an empty one."""
         await asyncio.sleep(0)
         for storage_upload_id, upload in list(self._multiparts.items()):
-            found = upload.key.startswith(prefix) if self._capabilities.list_by_prefix else upload.key == prefix
+            found = upload.key == prefix
+            if self._capabilities.list_by_prefix or not prefix:
+                found = upload.key.startswith(prefix)
             if found and upload.assembled is None:
                 yield OpenMultipart(upload.key, storage_upload_id, upload.initiated)
 
