@@ -396,10 +396,10 @@ class UploadService:
         if left <= timedelta(0):
             raise UploadClosedError(upload_id=upload.id, state=upload.state, reason=Reason.EXPIRED)
         if upload.strategy is Strategy.SINGLE:
-            checksum = checksums.get(1) or self._of_part(upload.checksum)
+            bound = checksums.get(1) or self._of_part(upload.checksum)
             signed = [
                 await self._store.presign_put(
-                    upload.address, parts[0], object_headers(upload), checksum=checksum, expires_in=left
+                    upload.address, parts[0], object_headers(upload), checksum=bound, expires_in=left
                 )
             ]
         else:

@@ -268,7 +268,7 @@ class MultipartContract(StoreSteps):
         if store.capabilities.list_by_prefix:
             assert await listed("up/") == named(a, b, c)
             assert await listed("up/a") == named(a, b)
-            assert await listed("") == named(a, b, c)
+        assert await listed("") == named(a, b, c)
         async for found in store.list_multiparts("up/a/1"):
             assert found.initiated.utcoffset() is not None, "times know their zone"
 
