@@ -55,7 +55,6 @@ class _LoopThread:
         if loop is not None and thread is not None:
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
-            loop.close()
 
     def forget(self) -> None:
         """After a fork: the thread is not there any more, and its loop is the parent's."""
@@ -64,10 +63,17 @@ class _LoopThread:
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=self._loop.run_forever, name="uploadcore", daemon=True)
+                runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+                self._loop = runner.get_loop()
+                self._thread = threading.Thread(target=_serve, args=(runner,), name="uploadcore", daemon=True)
                 self._thread.start()
             return self._loop
+
+
+def _serve(runner: asyncio.Runner) -> None:
+    """Run the loop until it is stopped; then cancel what is left, so that leases are given up."""
+    with runner:
+        runner.get_loop().run_forever()
 
 
 _thread = _LoopThread()
