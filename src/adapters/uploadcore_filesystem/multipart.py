@@ -303,6 +303,8 @@ class Multipart:
             record = self._parts.get(part.part_number)
             if record is None or f'"{record.etag}"' != part.etag or record.size != part.size:
                 raise PartsRejectedError(f"part {part.part_number} is not here as named")
+            if record.size == 0 and part is not named[-1]:
+                raise PartsRejectedError(f"part {part.part_number} is empty, and others follow it")
             records.append(record)
         total = sum(record.size for record in records)
         if total != size:

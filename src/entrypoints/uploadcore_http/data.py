@@ -233,20 +233,26 @@ class _ObjectResponse(FileResponse):
 
 _IS_NOT_MODIFIED = StaticFiles().is_not_modified
 _HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?", re.ASCII)
-_NOT_IN_A_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f/\\\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters; separators of folders; what turns the direction of text around (`exe.fdp` read as `pdf.exe`); halves of characters."""
-_NOT_IN_A_FALLBACK = re.compile(r"[^A-Za-z0-9 ._()+,=@~-]")
+_NOT_IN_A_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters; what turns the direction of text around (`exe.fdp` read as `pdf.exe`); halves of characters."""
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9 ._()+,=@~-]*", re.ASCII)
 
 
 def content_disposition(filename: str) -> str:
-    """The header for a download of any name: ASCII for old clients, the real name for others (RFC 6266, section 4.3).
+    """The header for a download of any name (RFC 6266, section 4.3): quoted where that is safe, else percent-encoded.
 
+    Never both: parsers differ in which of two names they believe. The real name keeps its slashes; every client that stores by it takes
+    the last segment only (section 4.3 again).
+
+    >>> content_disposition("plan.txt")
+    'attachment; filename="plan.txt"'
     >>> print(content_disposition('naïve "plan".txt'))
-    attachment; filename="na_ve _plan_.txt"; filename*=UTF-8''na%C3%AFve%20%22plan%22.txt
+    attachment; filename*=UTF-8''na%C3%AFve%20%22plan%22.txt
     """
-    name = _NOT_IN_A_NAME.sub("_", filename).strip(" .") or "download"
-    fallback = _NOT_IN_A_FALLBACK.sub("_", name)
-    return f"attachment; filename=\"{fallback}\"; filename*=UTF-8''{quote(name, safe='')}"
+    name = _NOT_IN_A_NAME.sub("_", filename) or "download"
+    if _PLAIN_NAME.fullmatch(name):
+        return f'attachment; filename="{name}"'
+    return f"attachment; filename*=UTF-8''{quote(name, safe='')}"
 
 
 class _Body:
