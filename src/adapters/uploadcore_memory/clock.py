@@ -32,6 +32,7 @@ class ManualClock:
         self._passed = timedelta(0)
         self._order = itertools.count()
         self._sleepers: list[tuple[timedelta, int, asyncio.Future[None]]] = []
+        self._fell_asleep = asyncio.Event()
 
     def now(self) -> datetime:
         """Wall-clock time, UTC."""
@@ -43,8 +44,14 @@ class ManualClock:
 
     @property
     def sleepers(self) -> int:
-        """How many wait in `sleep`: what a test waits for before it advances."""
+        """How many wait in `sleep`."""
         return sum(not future.done() for _, _, future in self._sleepers)
+
+    async def until_asleep(self, count: int = 1) -> None:
+        """Wait until that many wait in `sleep`: what a test does before it advances."""
+        while self.sleepers < count:
+            self._fell_asleep.clear()
+            await self._fell_asleep.wait()
 
     def advance(self, by: float | timedelta) -> None:
         """Go on by that much (seconds, if a number), and wake whoever slept until then, in order of their ends."""
@@ -67,6 +74,7 @@ class ManualClock:
             return
         future = asyncio.get_running_loop().create_future()
         heapq.heappush(self._sleepers, (end, next(self._order), future))
+        self._fell_asleep.set()
         await future
 
 
