@@ -23,6 +23,9 @@ __all__ = ["ConnectionThread"]
 
 T = TypeVar("T")
 
+TOLD_TOGETHER = 4
+"""How many jobs are done before the first of them is told of, where they are queued already."""
+
 
 class _Job(NamedTuple):
     """Something to do, and the future that awaits it, if any does."""
@@ -30,6 +33,14 @@ class _Job(NamedTuple):
     work: Callable[[Connection], Any]
     future: asyncio.Future[Any] | None
     is_abandonable: bool
+
+
+class _Outcome(NamedTuple):
+    """What became of a job, for the event loop to hear."""
+
+    future: asyncio.Future[Any]
+    result: object
+    error: Exception | None
 
 
 class ConnectionThread:
@@ -102,17 +113,24 @@ class ConnectionThread:
             self._drop(connection)  # closing undoes it as well
 
     def _serve(self) -> None:
+        done: list[_Outcome] = []
         while (job := self._jobs.get()) is not None:
-            self._do(job)
-            del job  # or it, and what it refers to, live until the next one comes
+            if (outcome := self._do(job)) is not None:
+                done.append(outcome)
+            del job, outcome  # or they, and what they refer to, live until the next job comes
+            # Waking the loop costs as much as a small statement, and makes it compete for the interpreter: what follows at once
+            # (the next transaction's first statement, behind a commit) is told of together.
+            if done and (self._jobs.empty() or len(done) == TOLD_TOGETHER):
+                self._tell(done)
+                done = []
         if self._connection is not None:
             self._drop(self._connection)
-        self._tell(self._ended, None, None)
+        self._tell([*done, _Outcome(self._ended, None, None)])
 
-    def _do(self, job: _Job) -> None:
+    def _do(self, job: _Job) -> _Outcome | None:
         future = job.future
         if future is not None and future.cancelled() and job.is_abandonable:
-            return
+            return None
         result, error = None, None
         try:
             with map_exceptions():
@@ -121,12 +139,11 @@ class ConnectionThread:
                 result = job.work(self._connection)
         except Exception as exc:  # noqa: BLE001 - it is raised again where the job came from
             error = exc
-        if future is not None:
-            self._tell(future, result, error)
+        return None if future is None else _Outcome(future, result, error)
 
-    def _tell(self, future: asyncio.Future[Any], result: object, error: Exception | None) -> None:
+    def _tell(self, done: list[_Outcome]) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
-            self._loop.call_soon_threadsafe(_settle, future, result, error)
+            self._loop.call_soon_threadsafe(_settle, done)
 
     def _drop(self, connection: Connection) -> None:
         self._connection = None
@@ -136,10 +153,11 @@ class ConnectionThread:
             connection.close()
 
 
-def _settle(future: asyncio.Future[Any], result: object, error: Exception | None) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(result)
-    else:
-        future.set_exception(error)
+def _settle(done: list[_Outcome]) -> None:
+    for future, result, error in done:
+        if future.done():
+            continue  # cancelled meanwhile
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)

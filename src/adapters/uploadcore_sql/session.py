@@ -8,11 +8,13 @@ queued, and never needs to wait for its own rollback: that makes it safe to be c
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from types import TracebackType
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar, cast
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
@@ -56,7 +58,7 @@ class ConnectionPool:
     def __init__(self, threads: list[ConnectionThread], *, wait: float, what: str) -> None:
         self.threads = tuple(threads)
         self._idle = threads
-        self._turn = asyncio.Semaphore(len(threads))
+        self._waiting: deque[asyncio.Future[ConnectionThread]] = deque()
         self._wait = wait
         self._what = what
 
@@ -66,22 +68,34 @@ class ConnectionPool:
         Raises:
             DatabaseUnavailableError: None came free in time.
         """
-        if self._turn.locked():
-            try:
-                async with asyncio.timeout(self._wait):
-                    await self._turn.acquire()
-            except TimeoutError as exc:
-                raise DatabaseUnavailableError(
-                    f"the database is busy: no {self._what} came free within {self._wait:g} s; try again"
-                ) from exc
-        else:
-            await self._turn.acquire()
-        return self._idle.pop()
+        if self._idle:  # then nobody waits: `give_back` hands on
+            return self._idle.pop()
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[ConnectionThread] = loop.create_future()
+        self._waiting.append(turn)
+        alarm = loop.call_later(self._wait, self._give_up, turn)
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self.give_back(turn.result())  # it came in the same moment
+            raise
+        finally:
+            alarm.cancel()
 
     def give_back(self, thread: ConnectionThread) -> None:
-        """Let the next one have it. What was queued to the thread before is done before."""
+        """Hand it to the next in line. What was queued to the thread before is done before."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(thread)
+                return
         self._idle.append(thread)
-        self._turn.release()
+
+    def _give_up(self, turn: asyncio.Future[ConnectionThread]) -> None:
+        if not turn.done():
+            message = f"the database is busy: no {self._what} came free within {self._wait:g} s; try again"
+            turn.set_exception(DatabaseUnavailableError(message))
 
 
 class Session(AbstractAsyncContextManager[SqlTransaction]):
@@ -147,7 +161,9 @@ class Session(AbstractAsyncContextManager[SqlTransaction]):
         if self._has_failed:
             raise DatabaseUnavailableError("a statement before this one failed, and with it its transaction: try again")
         if not self._is_begun:
-            self._call(lambda: connection.exec_driver_sql(statement))
+            connection.begin()  # what SQLAlchemy is to know; the driver is asked itself, at a third of the cost
+            driver = cast("sqlite3.Connection", connection.connection.dbapi_connection)
+            self._call(lambda: driver.execute(statement))
             self._is_begun = True
 
     def _call(self, statements: Callable[[], T]) -> T:
