@@ -1,1 +1,29 @@
-"""Settings and composition root of the uploadcore application."""
+"""Settings and composition root of the uploadcore application.
+
+`load_settings` reads `UPLOADCORE_…` variables; `open_app` makes the chosen store, database and cache into an open `UploadCore`.
+"""
+
+from __future__ import annotations
+
+try:
+    from uploadcore_app.composition import App, Container, EventTally, open_app
+    from uploadcore_app.errors import ConfigurationError
+    from uploadcore_app.plugins import load_adapter
+    from uploadcore_app.settings import Settings, is_loopback, load_settings, misspelled
+except ModuleNotFoundError as exc:
+    if (exc.name or "").startswith("uploadcore"):
+        raise
+    raise ImportError(f"uploadcore_app needs {exc.name}: pip install 'uploadcore[server]'", name=exc.name) from exc
+
+__all__ = [
+    "App",
+    "ConfigurationError",
+    "Container",
+    "EventTally",
+    "Settings",
+    "is_loopback",
+    "load_adapter",
+    "load_settings",
+    "misspelled",
+    "open_app",
+]

@@ -1,0 +1,134 @@
+"""The composition root: the one place that knows which adapters the application is made of."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from dependency_injector import containers, providers
+
+from uploadcore.admission import StaticPolicy
+from uploadcore.config import UploadConfig
+from uploadcore.core import UploadCore
+from uploadcore.errors import DatabaseUnavailableError, StoreUnavailableError
+from uploadcore.events import Event
+from uploadcore.ports import AdapterContext, Admission, Cache
+from uploadcore_app.errors import ConfigurationError
+from uploadcore_app.plugins import CACHES, DATABASES, STORES, load_adapter
+from uploadcore_app.settings import Settings
+
+__all__ = ["App", "Container", "EventTally", "open_app"]
+
+
+class EventTally:
+    """Where events go while nothing else is configured: they are counted, for `/metrics`."""
+
+    def __init__(self) -> None:
+        """Start at nothing."""
+        self._counted: Counter[str] = Counter()
+
+    async def publish(self, event: Event) -> None:
+        """Count it."""
+        self._counted[event.type] += 1
+
+    @property
+    def counted(self) -> Mapping[str, int]:
+        """Events delivered since the process started, by type."""
+        return self._counted
+
+
+def _context(settings: Settings) -> AdapterContext:
+    return AdapterContext(data_dir=settings.data_dir.absolute(), public_url=settings.base_url)
+
+
+def _cache(settings: Settings, context: AdapterContext) -> Cache | None:
+    if not settings.cache:
+        return None
+    cache: Cache = load_adapter(CACHES, settings.cache, context, "UPLOADCORE_CACHE")
+    return cache
+
+
+def _limits(settings: Settings) -> Admission:
+    return Admission(
+        max_size=settings.max_size,
+        max_unknown_size=settings.max_unknown_size,
+        max_open_uploads=settings.max_open_uploads,
+        max_bytes_in_flight=settings.max_bytes_in_flight,
+        content_types=settings.content_types,
+    )
+
+
+def _config(settings: Settings) -> UploadConfig:
+    return UploadConfig(
+        key_prefix=settings.key_prefix, url_lifetime=settings.url_lifetime, upload_lifetime=settings.upload_lifetime
+    )
+
+
+class Container(containers.DeclarativeContainer):
+    """What the application is made of. It declares; `open_app` opens.
+
+    Only `Dependency` and `Singleton` providers: a `Resource` would open things in an order nobody sees.
+    """
+
+    settings = providers.Dependency(instance_of=Settings)
+    context = providers.Singleton(_context, settings)
+    store = providers.Singleton(load_adapter, STORES, settings.provided.storage_url, context, "UPLOADCORE_STORAGE")
+    database = providers.Singleton(
+        load_adapter, DATABASES, settings.provided.database_url, context, "UPLOADCORE_DATABASE"
+    )
+    cache = providers.Singleton(_cache, settings, context)
+    events = providers.Singleton(EventTally)
+    policy = providers.Singleton(StaticPolicy, providers.Singleton(_limits, settings))
+    core = providers.Singleton(
+        UploadCore,
+        store=store,
+        database=database,
+        cache=cache,
+        publisher=events,
+        policy=policy,
+        config=providers.Singleton(_config, settings),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """The application, open."""
+
+    settings: Settings
+    core: UploadCore
+    events: EventTally
+
+
+@asynccontextmanager
+async def open_app(settings: Settings, container: Container | None = None) -> AsyncIterator[App]:
+    """Make the application, open what it is made of, and close it in reverse.
+
+    Args:
+        settings: The configuration.
+        container: With providers overridden, for tests and for hosts that bring their own; by default a new one.
+
+    Raises:
+        ConfigurationError: A setting can't be used.
+
+    Example:
+        >>> import asyncio
+        >>> from uploadcore_app import load_settings, open_app
+        >>> async def main():
+        ...     settings = load_settings(storage="memory://", database="memory://")
+        ...     async with open_app(settings) as app:
+        ...         upload = await app.core.uploads.initiate(owner="u_1", filename="note.txt", size=5)
+        ...         return upload.state.value
+        >>> asyncio.run(main())
+        'uploading'
+    """
+    container = Container() if container is None else container
+    container.settings.override(settings)
+    async with AsyncExitStack() as stack:
+        core = container.core()
+        try:
+            await stack.enter_async_context(core)
+        except (StoreUnavailableError, DatabaseUnavailableError) as exc:
+            raise ConfigurationError(f"can't start: {exc.message}") from exc
+        yield App(settings=settings, core=core, events=container.events())

@@ -1,0 +1,248 @@
+"""What can be set, under which name, and what it defaults to. `docs/configuration.md` says the same for readers."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import quote, urlsplit
+
+from pydantic import BeforeValidator, ByteSize, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from uploadcore_app.errors import ConfigurationError
+
+__all__ = ["Settings", "is_loopback", "load_settings", "misspelled"]
+
+PREFIX = "UPLOADCORE_"
+MIN_HS256_KEY = 32
+"""Bytes. Source: RFC 7518, section 3.2: a key of at least the hash's size."""
+ASYMMETRIC = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"})
+"""What a JWKS may verify. No HMAC: a public key must never do as a shared secret."""
+
+_DURATION = re.compile(r"(?P<number>[0-9]{1,9}(\.[0-9]+)?)(?P<unit>[smhd]?)")
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+def _split(value: Any) -> Any:
+    """A list in one variable: words between commas or blanks."""
+    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+
+def _seconds(value: Any) -> Any:
+    """A duration in one word: seconds, or a number with its unit. Anything else is left to pydantic (ISO 8601)."""
+    found = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    return timedelta(seconds=float(found["number"]) * _UNITS[found["unit"]]) if found else value
+
+
+Duration = Annotated[timedelta, BeforeValidator(_seconds)]
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+
+
+class Settings(BaseSettings):
+    """The whole configuration, from `UPLOADCORE_…` variables or keyword arguments.
+
+    Durations are seconds, or a number and s, m, h or d (`900`, `15m`), sizes bytes or with a unit (`10GiB`), lists words between commas.
+
+    Attributes:
+        host: Address to listen on. Anything but a loopback address needs authentication configured.
+        port: Port to listen on; 0 takes a free one.
+        data_dir: Folder of the embedded defaults and their signing secret.
+        storage: Store URL; default `file:` in `data_dir`.
+        database: Database URL; default `sqlite:` in `data_dir`.
+        cache: Cache URL; empty for none.
+        public_url: Where clients reach this service; default the address it listens on.
+        key_prefix: First component of every storage key.
+        url_lifetime: How long a signed URL is asked to live.
+        upload_lifetime: From initiate to the deadline.
+        max_size: Largest blob, in bytes; none by default.
+        max_unknown_size: What an upload of unknown size may grow to, in bytes.
+        max_open_uploads: Uploads an owner may have open; none by default.
+        max_bytes_in_flight: Sum of their sizes; none by default.
+        content_types: Accepted media types, such as `video/*`; all by default.
+        auth_jwt_key: Secret that signs the tokens (HS256), at least 32 bytes.
+        auth_jwks_url: Where the issuer's public keys are; instead of `auth_jwt_key`.
+        auth_jwt_algorithms: Accepted with `auth_jwks_url`.
+        auth_jwt_audience: What `aud` must name.
+        auth_jwt_issuer: What `iss` must be.
+        metrics_token: Bearer token for `/metrics` from elsewhere than loopback.
+        cors_origins: Origins of browser applications.
+        max_in_flight: Requests served at a time, beyond which the answer is 503.
+        drain_delay: How long serving goes on after SIGTERM while load balancers notice.
+        log_format: `json`, `console`, or `auto`: console on a terminal.
+        log_level: Least level logged; `warning` leaves the line per request out.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True, hide_input_in_errors=True
+    )
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    port: int = Field(default=8484, ge=0, le=65535)
+    data_dir: Path = Path("uploadcore-data")
+    storage: str | None = None
+    database: str | None = None
+    cache: str = "memory://"
+    public_url: str | None = None
+    key_prefix: str = Field(default="uploads", pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$", max_length=128)
+    url_lifetime: Duration = Field(default=timedelta(minutes=15), gt=timedelta(0), le=timedelta(days=7))
+    upload_lifetime: Duration = Field(default=timedelta(days=1), gt=timedelta(0), le=timedelta(days=365))
+    max_size: ByteSize | None = None
+    max_unknown_size: ByteSize = ByteSize(10 * 1024**3)
+    max_open_uploads: int | None = Field(default=None, ge=1)
+    max_bytes_in_flight: ByteSize | None = None
+    content_types: Words = ()
+    auth_jwt_key: SecretStr | None = None
+    auth_jwks_url: str | None = None
+    auth_jwt_algorithms: Words = ("RS256", "ES256", "EdDSA")
+    auth_jwt_audience: str = Field(default="uploadcore", min_length=1)
+    auth_jwt_issuer: str = Field(default="uploadcore", min_length=1)
+    metrics_token: SecretStr | None = Field(default=None, min_length=16)
+    cors_origins: Words = ()
+    max_in_flight: int = Field(default=1_000, ge=1)
+    drain_delay: Duration = Field(default=timedelta(seconds=5), ge=timedelta(0), le=timedelta(minutes=10))
+    log_format: Literal["auto", "json", "console"] = "auto"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("public_url", "auth_jwks_url")
+    @classmethod
+    def _is_web_address(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("is a web address such as https://uploads.example.com, without query or fragment")
+        return value.rstrip("/")
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            parts = urlsplit(origin)
+            if origin != f"{parts.scheme}://{parts.netloc}" or parts.scheme not in {"http", "https"}:
+                raise ValueError(f"{origin!r} is not an origin such as https://app.example.com (no path, no wildcard)")
+        return value
+
+    @field_validator("auth_jwt_key")
+    @classmethod
+    def _is_a_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        key = value.get_secret_value()
+        if "-----BEGIN" in key:
+            raise ValueError("is a shared secret for HS256, not a key file: publish public keys as a JWKS instead")
+        if len(key.encode()) < MIN_HS256_KEY:
+            raise ValueError(f"has at least {MIN_HS256_KEY} bytes (RFC 7518, section 3.2)")
+        return value
+
+    @field_validator("auth_jwt_algorithms")
+    @classmethod
+    def _are_asymmetric(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or not set(value) <= ASYMMETRIC:
+            raise ValueError(f"is a choice of {', '.join(sorted(ASYMMETRIC))}")
+        return value
+
+    @model_validator(mode="after")
+    def _has_one_way_in(self) -> Self:
+        if self.auth_jwt_key is not None and self.auth_jwks_url is not None:
+            raise ValueError("UPLOADCORE_AUTH_JWT_KEY and UPLOADCORE_AUTH_JWKS_URL exclude each other: set one of them")
+        if self.auth_jwks_url is not None:
+            if not {"auth_jwt_issuer", "auth_jwt_audience"} <= self.model_fields_set:
+                raise ValueError(
+                    "UPLOADCORE_AUTH_JWKS_URL also needs UPLOADCORE_AUTH_JWT_ISSUER and UPLOADCORE_AUTH_JWT_AUDIENCE"
+                )
+            parts = urlsplit(self.auth_jwks_url)
+            if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
+                raise ValueError("UPLOADCORE_AUTH_JWKS_URL is https: keys fetched in the clear prove nothing")
+        return self
+
+    @property
+    def has_authentication(self) -> bool:
+        """Whether tokens are verified. Otherwise everybody on this machine is the same developer."""
+        return self.auth_jwt_key is not None or self.auth_jwks_url is not None
+
+    @property
+    def base_url(self) -> str:
+        """Where clients reach this service, without a trailing slash."""
+        if self.public_url is not None:
+            return self.public_url
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+    @property
+    def storage_url(self) -> str:
+        """The store to use."""
+        return self.storage or f"file://{quote(str(self.data_dir.absolute() / 'files'))}"
+
+    @property
+    def database_url(self) -> str:
+        """The database to use. Four slashes: the path is absolute."""
+        return self.database or f"sqlite:///{self.data_dir.absolute() / 'uploadcore.db'}"
+
+    def check_exposure(self) -> None:
+        """Refuse to serve everybody as the developer.
+
+        Raises:
+            ConfigurationError: It would listen on more than loopback, and nothing is set that tells who somebody is.
+        """
+        if not self.has_authentication and not is_loopback(self.host):
+            raise ConfigurationError(
+                f"UPLOADCORE_HOST={self.host} can be reached from other machines and no authentication is configured: "
+                "set UPLOADCORE_AUTH_JWT_KEY or UPLOADCORE_AUTH_JWKS_URL, or listen on 127.0.0.1"
+            )
+
+
+def load_settings(**values: Any) -> Settings:
+    """The settings from the environment, with `values` before them.
+
+    Raises:
+        ConfigurationError: One line that names every setting that can't be used. Never shows a value.
+
+    >>> load_settings(port=8000).base_url
+    'http://127.0.0.1:8000'
+    """
+    try:
+        return Settings(**values)
+    except ValidationError as exc:
+        raise ConfigurationError("; ".join(_complaints(exc))) from None
+
+
+def _complaints(error: ValidationError) -> Iterable[str]:
+    for detail in error.errors(include_url=False, include_input=False, include_context=False):
+        message = detail["msg"].removeprefix("Value error, ")
+        place = "_".join(str(step) for step in detail["loc"][:1]).upper()
+        yield f"{PREFIX}{place}: {message}" if place else message
+
+
+def misspelled(environ: Mapping[str, str]) -> dict[str, str]:
+    """Variables that are no setting but look like one, and the setting each is like. They are ignored otherwise.
+
+    >>> misspelled({"UPLOADCORE_STORGE": "…", "UPLOADCORE_URL": "…", "HOME": "/"})
+    {'UPLOADCORE_STORGE': 'UPLOADCORE_STORAGE'}
+    """
+    known = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
+    found = {}
+    for name in environ:
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.85)
+            if close:
+                found[name] = close[0]
+    return found
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach that address.
+
+    >>> [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "10.0.0.1", "example.com")]
+    [True, True, True, False, False, False]
+    """
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

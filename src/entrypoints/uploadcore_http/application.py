@@ -1,0 +1,208 @@
+"""The HTTP service, in two forms: `create_app` owns what it serves, `create_asgi` serves a core that its host has opened."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import structlog
+from litestar import Litestar, Request
+from litestar.di import Provide
+from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
+
+from uploadcore import UploadCore
+from uploadcore.errors import InvalidRequestError, UploadCoreError
+from uploadcore.ports import ObjectStore
+from uploadcore_app import Container, Settings, open_app
+from uploadcore_filesystem import FilesystemObjectStore
+from uploadcore_http.asgi import AsgiApp
+from uploadcore_http.auth import Authenticator, LoopbackDeveloper
+from uploadcore_http.background import in_background
+from uploadcore_http.data import data_app
+from uploadcore_http.edge import Edge, request_id_of
+from uploadcore_http.files import FILE_ROUTES
+from uploadcore_http.lifecycle import Lifecycle
+from uploadcore_http.metrics import Metrics
+from uploadcore_http.openapi import ApiDocument
+from uploadcore_http.operations import OPERATION_ROUTES, Health, MetricsAccess
+from uploadcore_http.problems import MethodNotAllowedError, RouteNotFoundError, UnexpectedError, problem_response
+from uploadcore_http.requests import ApiRequest
+from uploadcore_http.tokens import JwtAuthenticator
+from uploadcore_http.uploads import UPLOAD_ROUTES
+
+__all__ = ["ROUTES", "create_app", "create_asgi", "lifecycle_of"]
+
+ROUTES = (*UPLOAD_ROUTES, *FILE_ROUTES, *OPERATION_ROUTES)
+"""Every handler there is: the application, the OpenAPI document and the tested matrix of roles are made of this."""
+
+log = structlog.get_logger("uploadcore_http")
+
+
+def create_asgi(
+    core: UploadCore,
+    *,
+    authenticate: Authenticator,
+    public_url: str | None = None,
+    cors_origins: Collection[str] = (),
+    metrics_token: str | None = None,
+    max_in_flight: int = 1_000,
+    logs_requests: bool = False,
+) -> AsgiApp:
+    """The service as an ASGI application to mount in another, for a core which that other opens and closes.
+
+    Nothing here has a lifespan: a mounted application's would not run. The host also runs `core.run_background()`, or `core.sweep()`
+    and `core.relay()` now and then.
+
+    Args:
+        core: Open while requests are served.
+        authenticate: Recognises who asks, from the ASGI scope. `None` is answered with 401.
+        public_url: Where clients reach this application, mount point included. By default links follow each request.
+        cors_origins: Origins of browser applications.
+        metrics_token: Bearer token for `/metrics` from elsewhere than loopback.
+        max_in_flight: Requests served at a time, beyond which the answer is 503.
+        logs_requests: Whether each request is a line in the log; by default that is the host's business.
+
+    Example:
+        >>> from starlette.applications import Starlette
+        >>> from starlette.routing import Mount
+        >>> from uploadcore import UploadCore
+        >>> from uploadcore_http import Principal, create_asgi
+        >>> from uploadcore_memory import MemoryDatabase, MemoryObjectStore
+        >>> async def authenticate(scope):
+        ...     return Principal(owner="u_1")
+        >>> core = UploadCore(store=MemoryObjectStore(), database=MemoryDatabase())
+        >>> host = Starlette(routes=[Mount("/uploads", create_asgi(core, authenticate=authenticate))])
+    """
+    lifecycle, metrics = Lifecycle(is_started=True), Metrics()
+    return Edge(
+        cast(AsgiApp, _routed(core, lifecycle, metrics, metrics_token)),
+        authenticate=authenticate,
+        lifecycle=lifecycle,
+        metrics=metrics,
+        data=_data(core.store),
+        public_url=public_url,
+        cors_origins=cors_origins,
+        max_in_flight=max_in_flight,
+        logs_requests=logs_requests,
+    )
+
+
+def create_app(settings: Settings, container: Container | None = None) -> Litestar:
+    """The service as an application of its own: its lifespan opens what the settings ask for, and sweeps and relays beside the requests.
+
+    Args:
+        settings: The configuration.
+        container: With providers overridden, for tests and for hosts that bring their own parts.
+
+    Raises:
+        ConfigurationError: A setting can't be used; or it would listen on more than loopback, and nothing tells who somebody is.
+
+    Example:
+        >>> from uploadcore_app import load_settings
+        >>> app = create_app(load_settings(storage="memory://", database="memory://"))
+    """
+    settings.check_exposure()
+    container = Container() if container is None else container
+    container.settings.override(settings)
+    core, events = container.core(), container.events()
+    lifecycle, metrics = Lifecycle(), Metrics(lambda: events.counted)
+
+    @asynccontextmanager
+    async def opened(_: Litestar) -> AsyncIterator[None]:
+        async with open_app(settings, container), in_background(core):
+            lifecycle.is_started = True
+            try:
+                yield
+            finally:
+                lifecycle.is_started = False
+
+    metrics_token = None if settings.metrics_token is None else settings.metrics_token.get_secret_value()
+    application = _routed(core, lifecycle, metrics, metrics_token, lifespan=[opened])
+    edge = Edge(
+        cast(AsgiApp, application.asgi_handler),
+        authenticate=_authenticator(settings),
+        lifecycle=lifecycle,
+        metrics=metrics,
+        data=_data(core.store),
+        public_url=settings.public_url,
+        cors_origins=settings.cors_origins,
+        max_in_flight=settings.max_in_flight,
+        logs_requests=settings.log_level in {"debug", "info"},
+    )
+    # Around Litestar's own handler, not among its middleware: those see no request that matches no route.
+    application.asgi_handler = cast(Any, edge)
+    application.state["lifecycle"] = lifecycle
+    return application
+
+
+def lifecycle_of(application: Litestar) -> Lifecycle:
+    """The lifecycle of what `create_app` made, for whoever serves it."""
+    lifecycle = application.state["lifecycle"]
+    assert isinstance(lifecycle, Lifecycle)
+    return lifecycle
+
+
+def _authenticator(settings: Settings) -> Authenticator:
+    return (
+        JwtAuthenticator.from_settings(settings)
+        if settings.has_authentication
+        else LoopbackDeveloper(settings.cors_origins)
+    )
+
+
+def _data(store: ObjectStore) -> AsgiApp | None:
+    """The endpoint of the store's signed URLs, where they lead here."""
+    return data_app(store) if isinstance(store, FilesystemObjectStore) else None
+
+
+def _routed(
+    core: UploadCore,
+    lifecycle: Lifecycle,
+    metrics: Metrics,
+    metrics_token: str | None,
+    lifespan: Sequence[Any] = (),
+) -> Litestar:
+    """Litestar, with all of its own that is not asked for left out."""
+    document = ApiDocument(ROUTES)
+    parts: dict[str, Any] = {
+        "core": core,
+        "health": Health(core, lifecycle),
+        "metrics": metrics,
+        "metrics_access": MetricsAccess(metrics_token),
+        "document": document,
+    }
+    return Litestar(
+        route_handlers=ROUTES,
+        dependencies={name: _given(part) for name, part in parts.items()},
+        request_class=ApiRequest,
+        exception_handlers={Exception: _problem},
+        lifespan=list(lifespan),
+        openapi_config=None,
+        logging_config=None,
+    )
+
+
+def _given(part: Any) -> Provide:
+    def give() -> Any:
+        return part
+
+    return Provide(give, sync_to_thread=False)
+
+
+def _problem(request: Request[Any, Any, Any], error: Exception) -> Any:
+    """Whatever was raised, as a problem document."""
+    request_id = request_id_of(request.scope)
+    known: UploadCoreError
+    if isinstance(error, UploadCoreError) and error.code != "internal":
+        known = error
+    elif isinstance(error, NotFoundException):
+        known = RouteNotFoundError()
+    elif isinstance(error, MethodNotAllowedException):
+        known = MethodNotAllowedError((error.headers or {}).get("allow", ""))
+    elif isinstance(error, HTTPException) and 400 <= error.status_code < 500:
+        known = InvalidRequestError(error.detail)
+    else:
+        log.error("unexpected", request_id=request_id, exc_info=error)
+        known = UnexpectedError()
+    return problem_response(known, request_id)

@@ -1,0 +1,39 @@
+"""The sweeper and the relay, running beside the requests for as long as the service does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import structlog
+
+from uploadcore import UploadCore
+
+__all__ = ["in_background"]
+
+RESTART_DELAY = 5.0
+"""Seconds after which the background work is begun again, should a defect have ended it."""
+
+log = structlog.get_logger("uploadcore_http")
+
+
+@asynccontextmanager
+async def in_background(core: UploadCore) -> AsyncIterator[None]:
+    """Sweep and relay while the block runs."""
+    task = asyncio.create_task(_forever(core), name="uploadcore background")
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def _forever(core: UploadCore) -> None:
+    while True:
+        try:
+            await core.run_background()
+        except Exception:
+            log.exception("the background work ended; it begins again", seconds=RESTART_DELAY)
+        await asyncio.sleep(RESTART_DELAY)

@@ -1,0 +1,367 @@
+"""The shapes of `/v1`: what a request may say, and what an answer says. Closed and bounded; `openapi.py` makes JSON Schemas of them.
+
+Bounds stand here, once. Those that need counting (bytes of UTF-8, 2 KB of metadata) are the core's, and answered as `invalid_request` too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from uploadcore.errors import InvalidRequestError
+from uploadcore.file import Checksum, ChecksumAlgorithm, FileStatus, FileView, VerifiedBy
+from uploadcore.plan import StoredPart
+from uploadcore.states import UploadState
+from uploadcore.upload import Strategy
+from uploadcore.views import Completion, SignedPart, UploadPage, UploadParts, UploadView
+
+__all__ = [
+    "ChecksumBody",
+    "CompleteRequest",
+    "CompletionBody",
+    "FileBody",
+    "FileChecksumBody",
+    "InitiateRequest",
+    "PartUrlsRequest",
+    "PartsBody",
+    "SignedPartBody",
+    "SignedPartsBody",
+    "StoredPartBody",
+    "UploadBody",
+    "UploadPageBody",
+    "completion_body",
+    "file_body",
+    "parts_body",
+    "signed_parts",
+    "upload_body",
+    "upload_page_body",
+]
+
+MAX_INT64 = 2**63 - 1
+"""What every database and every client's integer type can hold."""
+MAX_PART_NUMBER = 10_000
+MAX_PART_SIZE = 5 * 1024**3
+"""Source of both: S3 User Guide, "Amazon S3 multipart upload limits"."""
+MAX_PARTS_A_CALL = 1_000
+"""As many as one page of ListParts shows (S3 API, MaxParts)."""
+
+_TEXT = r"^[^\u0000-\u001f\u007f]*$"
+"""No control characters: U+0000 can't be stored everywhere, and the others have no business in a name."""
+_PART_NUMBER = r"^([1-9][0-9]{0,3}|10000)$"
+_CHECKSUM = r"^([A-Za-z0-9+/]{6}==|[A-Za-z0-9+/]{11}=|[A-Za-z0-9+/]{43}=)$"
+"""Base64 of 4, 8 or 32 bytes."""
+_MEDIA_TYPE = r"^[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}(;[ -~]{1,200})?$"
+"""Source: RFC 6838, section 4.2."""
+
+Size = Annotated[int, Meta(ge=0, le=MAX_INT64, description="Bytes.")]
+PartNumber = Annotated[int, Meta(ge=1, le=MAX_PART_NUMBER)]
+PartNumberKey = Annotated[str, Meta(pattern=_PART_NUMBER, description="A part number.")]
+PartSize = Annotated[int, Meta(ge=1, le=MAX_PART_SIZE, description="Bytes per part, within the store's limits.")]
+Filename = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=255,
+        pattern=_TEXT,
+        # 255 characters never exceed the core's 1,024 bytes, and no common file system takes a longer name (NAME_MAX).
+        description="Metadata only: it is no part of the storage key. 255 characters, as in common file systems.",
+    ),
+]
+MediaType = Annotated[str, Meta(max_length=455, pattern=_MEDIA_TYPE, description="What the file is served as.")]
+Title = Annotated[str, Meta(max_length=256, pattern=_TEXT, description="Of a new file.")]
+Fingerprint = Annotated[
+    str,
+    Meta(
+        min_length=1, max_length=255, pattern=_TEXT, description="Any text by which the client finds the upload again."
+    ),
+]
+FileId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]{1,64}$", description="A file of yours that gets a new version.")]
+MetadataKey = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
+MetadataValue = Annotated[str, Meta(max_length=1_024, pattern=_TEXT)]
+Metadata = Annotated[
+    dict[MetadataKey, MetadataValue],
+    Meta(
+        max_length=32,
+        # Source: S3 User Guide, "Working with object metadata": 2 KB of user-defined metadata, keys in lower case.
+        description="Kept with the upload and the file. At most 2,048 bytes in all, keys included.",
+    ),
+]
+ChecksumValue = Annotated[str, Meta(pattern=_CHECKSUM, description="Base64 of the digest, big-endian.")]
+PartNumbers = Annotated[
+    list[PartNumber], Meta(min_length=1, max_length=MAX_PARTS_A_CALL, extra_json_schema={"uniqueItems": True})
+]
+
+
+# --- requests -----------------------------------------------------------------------------------------------------
+
+
+class ChecksumBody(Struct, forbid_unknown_fields=True):
+    """A checksum of the whole blob."""
+
+    algorithm: ChecksumAlgorithm
+    value: ChecksumValue
+
+    def checksum(self) -> Checksum:
+        """The core's checksum. Raises `InvalidRequestError` if the value has not the algorithm's length."""
+        return Checksum(self.algorithm, self.value)
+
+
+class InitiateRequest(Struct, forbid_unknown_fields=True):
+    """What an upload is to be. `size` is `null` while it is not known."""
+
+    filename: Filename
+    size: Size | None
+    content_type: MediaType = "application/octet-stream"
+    file_id: FileId | None = None
+    title: Title = ""
+    metadata: Metadata = {}
+    fingerprint: Fingerprint | None = None
+    checksum: ChecksumBody | None = None
+    part_size: PartSize | None = None
+    sign: Annotated[int, Meta(ge=0, le=MAX_PARTS_A_CALL, description="How many parts to sign with the answer.")] = 0
+
+
+class PartUrlsRequest(Struct, forbid_unknown_fields=True):
+    """Which parts to sign. `checksums` are for the store to verify the parts by; `lengths` are for uploads of unknown size."""
+
+    part_numbers: PartNumbers
+    checksums: Annotated[dict[PartNumberKey, ChecksumValue], Meta(max_length=MAX_PARTS_A_CALL)] = {}
+    lengths: Annotated[
+        dict[PartNumberKey, Annotated[int, Meta(ge=0, le=MAX_PART_SIZE)]], Meta(max_length=MAX_PARTS_A_CALL)
+    ] = {}
+
+    def part_checksums(self) -> dict[int, Checksum]:
+        """The checksums by part number. Their length tells the algorithm."""
+        return {int(number): _checksum_of_a_part(value) for number, value in self.checksums.items()}
+
+    def part_lengths(self) -> dict[int, int]:
+        """The lengths by part number, in bytes."""
+        return {int(number): length for number, length in self.lengths.items()}
+
+
+class CompleteRequest(Struct, forbid_unknown_fields=True):
+    """What the whole is, where that was not said before."""
+
+    size: Size | None = None
+    checksum: ChecksumBody | None = None
+
+
+_BY_LENGTH = {8: ChecksumAlgorithm.CRC32C, 12: ChecksumAlgorithm.CRC64NVME, 44: ChecksumAlgorithm.SHA256}
+"""Algorithms by the length of their base64: no two are the same."""
+
+
+def _checksum_of_a_part(value: str) -> Checksum:
+    try:
+        return Checksum(_BY_LENGTH[len(value)], value)
+    except KeyError:
+        raise InvalidRequestError("a part's checksum is base64 of 4, 8 or 32 bytes") from None
+
+
+# --- answers ------------------------------------------------------------------------------------------------------
+
+
+class SignedPartBody(Struct):
+    """A part and the request that uploads it: `method` to `url` with exactly these `headers`, until `expires_at`.
+
+    `length` is `null` where the URL binds none.
+    """
+
+    part_number: int
+    offset: int
+    length: int | None
+    method: str
+    url: str
+    headers: dict[str, str]
+    expires_at: datetime
+
+
+class SignedPartsBody(Struct):
+    """Signed parts, in the order asked for."""
+
+    parts: list[SignedPartBody]
+
+
+class UploadBody(Struct):
+    """An upload. `parts` are those signed with this answer; `reason` is why it ended without a file."""
+
+    id: str
+    file_id: str
+    state: UploadState
+    strategy: Strategy
+    filename: str
+    size: int | None
+    content_type: str
+    metadata: dict[str, str]
+    fingerprint: str | None
+    checksum: ChecksumBody | None
+    part_size: int
+    part_count: int | None
+    reason: str | None
+    created_at: datetime
+    expires_at: datetime
+    parts: list[SignedPartBody]
+
+
+class UploadPageBody(Struct):
+    """Uploads, newest first. `next` is the `cursor` of the page after this one; `null` on the last."""
+
+    uploads: list[UploadBody]
+    next: str | None
+
+
+class StoredPartBody(Struct):
+    """A part as the store lists it. `etag` is opaque."""
+
+    part_number: int
+    size: int
+    etag: str
+    checksum: str | None
+
+
+class PartsBody(Struct):
+    """What the store has. `missing` (inclusive ranges), `mismatched` and `uploaded_bytes` cover the whole upload on every page.
+
+    `next` is the `after` of the page after this one; `null` on the last.
+    """
+
+    parts: list[StoredPartBody]
+    next: int | None
+    missing: Sequence[tuple[int, int]]
+    mismatched: Sequence[int]
+    uploaded_bytes: int
+
+
+class FileChecksumBody(Struct):
+    """A file's checksum, and who vouches for it."""
+
+    algorithm: ChecksumAlgorithm
+    value: str
+    verified_by: VerifiedBy | None
+
+
+class FileBody(Struct):
+    """A file."""
+
+    id: str
+    name: str
+    status: FileStatus
+    content_type: str
+    size: int | None
+    checksum: FileChecksumBody | None
+    title: str
+    description: str
+    labels: Sequence[str]
+    metadata: dict[str, str]
+    manifest_url: str | None
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class CompletionBody(Struct):
+    """How far completion got. `file` is `null` while the store still assembles: ask again."""
+
+    upload: UploadBody
+    file: FileBody | None
+
+
+# --- views to answers ---------------------------------------------------------------------------------------------
+
+
+def signed_parts(parts: Sequence[SignedPart]) -> list[SignedPartBody]:
+    """Signed parts, as answered. Hot: up to 1,000 a call."""
+    return [
+        SignedPartBody(
+            part.part_number,
+            part.offset,
+            part.length,
+            (request := part.request).method,
+            request.url,
+            _plain(request.headers),
+            request.expires_at,
+        )
+        for part in parts
+    ]
+
+
+def upload_body(view: UploadView) -> UploadBody:
+    """An upload, as answered."""
+    checksum = view.checksum
+    return UploadBody(
+        id=view.id,
+        file_id=view.file_id,
+        state=view.state,
+        strategy=view.strategy,
+        filename=view.filename,
+        size=view.size,
+        content_type=view.content_type,
+        metadata=_plain(view.metadata),
+        fingerprint=view.fingerprint,
+        checksum=None if checksum is None else ChecksumBody(checksum.algorithm, checksum.value),
+        part_size=view.part_size,
+        part_count=view.part_count,
+        reason=view.reason,
+        created_at=view.created_at,
+        expires_at=view.expires_at,
+        parts=signed_parts(view.parts),
+    )
+
+
+def upload_page_body(page: UploadPage) -> UploadPageBody:
+    """A page of uploads, as answered."""
+    return UploadPageBody([upload_body(view) for view in page.uploads], page.next)
+
+
+def parts_body(listed: UploadParts, *, after: int, limit: int) -> PartsBody:
+    """One page of an upload's ledger, as answered."""
+    ledger = listed.ledger
+    later = [part for part in ledger.parts if part.part_number > after]
+    page = later[:limit]
+    return PartsBody(
+        parts=[_stored_part(part) for part in page],
+        next=page[-1].part_number if len(later) > limit else None,
+        missing=ledger.missing,
+        mismatched=ledger.mismatched,
+        uploaded_bytes=ledger.uploaded_bytes,
+    )
+
+
+def file_body(view: FileView) -> FileBody:
+    """A file, as answered."""
+    checksum = view.checksum
+    return FileBody(
+        id=view.id,
+        name=view.name,
+        status=view.status,
+        content_type=view.content_type,
+        size=view.size,
+        checksum=None if checksum is None else FileChecksumBody(checksum.algorithm, checksum.value, view.verified_by),
+        title=view.title,
+        description=view.description,
+        labels=view.labels,
+        metadata=_plain(view.metadata),
+        manifest_url=view.manifest_url,
+        version=view.version,
+        created_at=view.created_at,
+        updated_at=view.updated_at,
+    )
+
+
+def completion_body(completion: Completion) -> CompletionBody:
+    """How far completion got, as answered."""
+    file = completion.file
+    return CompletionBody(upload_body(completion.upload), None if file is None else file_body(file))
+
+
+def _stored_part(part: StoredPart) -> StoredPartBody:
+    return StoredPartBody(
+        part.part_number, part.size, part.etag, None if part.checksum is None else part.checksum.value
+    )
+
+
+def _plain(values: Mapping[str, str]) -> dict[str, str]:
+    """A mapping as what msgspec encodes."""
+    return values if type(values) is dict else dict(values)

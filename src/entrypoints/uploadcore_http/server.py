@@ -1,0 +1,175 @@
+"""`serve`: the service in this process, from its settings to its exit status.
+
+uvicorn serves; the signals are ours, because uvicorn alone refuses new connections the moment SIGTERM arrives, while load balancers go
+on sending for as long as they have not noticed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+import structlog
+import uvicorn
+import uvloop
+from litestar import Litestar
+
+from uploadcore_app import ConfigurationError, Settings, is_loopback, load_settings, misspelled
+from uploadcore_http.application import create_app, lifecycle_of
+from uploadcore_http.logs import configure_logging
+
+__all__ = ["main", "serve"]
+
+KEEP_ALIVE = 75
+"""Seconds. Longer than a load balancer's (AWS ALB: 60), or it would send a request into a connection that we just closed."""
+IN_FLIGHT = 25
+"""Seconds that requests in flight have after serving has ended: with `drain_delay` less than the 30 to 60 orchestrators wait."""
+BACKLOG = 2_048
+
+log = structlog.get_logger("uploadcore_http")
+
+
+def serve(settings: Settings, *, announce: TextIO | None = None) -> int:
+    """Serve until a signal says otherwise.
+
+    SIGTERM: `/health/ready` fails, serving goes on for `drain_delay` with `Connection: close`, then what is in flight ends, and leases
+    are given up. SIGINT: the same without the delay. A second signal stops at once.
+
+    Args:
+        settings: The configuration. Port 0 takes a free one.
+        announce: Where the line is written that says the service is ready; by default standard output.
+
+    Returns:
+        The exit status: 0, or 128 and the signal's number when a second signal cut the drain short.
+
+    Raises:
+        ConfigurationError: It can't start as configured; one line says why.
+    """
+    configure_logging(settings.log_format, settings.log_level)
+    settings.check_exposure()
+    for name, meant in misspelled(os.environ).items():
+        log.warning("a variable is no setting and does nothing", variable=name, meant=meant)
+    listener = _listen(settings)
+    with listener:
+        bound = settings.model_copy(update={"port": listener.getsockname()[1]})
+        application = create_app(bound)
+        return uvloop.run(_Service(application, bound, listener, announce or sys.stdout).run())
+
+
+def main() -> int:
+    """Serve as the environment says; for `python -m uploadcore_http`. What can't start is one line on stderr, and status 2."""
+    try:
+        return serve(load_settings())
+    except ConfigurationError as exc:
+        sys.stderr.write(f"uploadcore: {exc}\n")
+        return exc.exit_status
+
+
+def _listen(settings: Settings) -> socket.socket:
+    try:
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as exc:
+        raise ConfigurationError(
+            f"UPLOADCORE_HOST={settings.host} is no address of this machine: {exc.strerror}"
+        ) from exc
+    family, _, _, _, address = found[0]
+    if not settings.has_authentication and not is_loopback(str(address[0])):
+        raise ConfigurationError(f"UPLOADCORE_HOST={settings.host} leads to {address[0]}, which is not loopback")
+    try:
+        return socket.create_server(address[:2], family=family, backlog=BACKLOG)
+    except OSError as exc:
+        raise ConfigurationError(
+            f"can't listen on {settings.host}:{settings.port}: {os.strerror(exc.errno or 0)}; "
+            "UPLOADCORE_PORT chooses another port"
+        ) from exc
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own handling of signals, and with a word when it serves."""
+
+    def __init__(self, config: uvicorn.Config, when_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._when_ready = when_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to take connections."""
+        await super().startup(sockets)
+        self._when_ready()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave them to `_Service`."""
+        yield
+
+
+class _Service:
+    """One run of the service: open, serve, drain, close."""
+
+    def __init__(self, application: Litestar, settings: Settings, listener: socket.socket, announce: TextIO) -> None:
+        self._application = application
+        self._settings = settings
+        self._listener = listener
+        self._announce = announce
+        self._lifecycle = lifecycle_of(application)
+        self._received: list[signal.Signals] = []
+        self._told = asyncio.Event()
+        self._server = _Server(
+            uvicorn.Config(
+                application,
+                http="httptools",
+                ws="none",
+                lifespan="off",  # `run` has opened everything before the first connection is taken
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,  # whoever reads `client` here must see the peer
+                timeout_keep_alive=KEEP_ALIVE,
+                timeout_graceful_shutdown=IN_FLIGHT,
+            ),
+            self._say_so,
+        )
+
+    async def run(self) -> int:
+        """Serve, and say how it ended."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+        async with self._application.lifespan():
+            serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
+            draining = asyncio.create_task(self._drain())
+            try:
+                await serving
+            finally:
+                draining.cancel()
+                await asyncio.gather(draining, return_exceptions=True)
+        return 128 + self._received[1] if len(self._received) > 1 else 0
+
+    def _say_so(self) -> None:
+        self._announce.write(f"uploadcore is serving on {self._address}\n")
+        self._announce.flush()
+
+    @property
+    def _address(self) -> str:
+        return self._settings.model_copy(update={"public_url": None}).base_url
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        self._received.append(number)
+        self._told.set()
+        if len(self._received) > 1:
+            self._server.force_exit = True
+            self._server.should_exit = True
+
+    async def _drain(self) -> None:
+        await self._told.wait()
+        number = self._received[0]
+        delay = 0.0 if number == signal.SIGINT else self._settings.drain_delay.total_seconds()
+        log.info("draining", signal=number.name, seconds=delay)
+        self._lifecycle.is_draining = True
+        await asyncio.sleep(delay)
+        self._server.should_exit = True

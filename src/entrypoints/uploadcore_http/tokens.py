@@ -1,0 +1,205 @@
+"""JSON Web Tokens, verified by the rules of RFC 8725: the algorithms are fixed, and the token has no say in which key verifies it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import jwt
+import structlog
+from cachetools import LRUCache
+
+from uploadcore.errors import OverloadedError
+from uploadcore_app import Settings
+from uploadcore_http.asgi import Scope
+from uploadcore_http.auth import Principal, bearer_token
+
+__all__ = ["JwksKeys", "JwtAuthenticator", "SharedKey", "TokenKeys"]
+
+LEEWAY = 5.0
+"""Seconds an issuer's clock may differ from ours."""
+MAX_TOKEN_SIZE = 8 * 1024
+"""Bytes: what common servers take for a header line."""
+REMEMBERED = 10_000
+"""Tokens whose verdict is kept: about 3 MiB."""
+REMEMBERED_FOR = 300.0
+"""Seconds a verdict is kept at most, so that a key that is withdrawn stops counting although tokens it signed live on."""
+_OWNER = re.compile(r"[^\x00-\x1f\x7f]{1,255}")
+
+log = structlog.get_logger("uploadcore_http")
+
+
+class TokenKeys(Protocol):
+    """Where the verifying key comes from: configuration, never the token."""
+
+    algorithms: Sequence[str]
+
+    async def key_for(self, key_id: str | None) -> Any | None:
+        """The key known under this id; `None` if none is."""
+
+
+class SharedKey:
+    """One secret, HS256. Whatever key id a token names, it is this one or the token is no good."""
+
+    algorithms: Sequence[str] = ("HS256",)
+
+    def __init__(self, secret: str) -> None:
+        """Verify with this secret."""
+        self._secret = secret.encode()
+
+    async def key_for(self, key_id: str | None) -> bytes:
+        """The secret."""
+        del key_id
+        return self._secret
+
+
+class JwksKeys:
+    """The issuer's public keys, fetched from one configured URL. Never from a URL a token names.
+
+    Args:
+        url: The JWKS.
+        algorithms: What the keys may be used with; asymmetric ones only.
+        lifetime: Seconds after which the set is fetched again.
+        cooldown: Seconds between fetches because of an unknown key id: made-up ids must not make us a nuisance.
+        timeout: Seconds a fetch may take.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        algorithms: Sequence[str],
+        *,
+        lifetime: float = 300.0,
+        cooldown: float = 30.0,
+        timeout: float = 5.0,
+    ) -> None:
+        self.algorithms: Sequence[str] = tuple(algorithms)
+        self._client = jwt.PyJWKClient(url, cache_jwk_set=False, timeout=timeout)
+        self._lifetime = lifetime
+        self._cooldown = cooldown
+        self._keys: list[jwt.PyJWK] = []
+        self._fetched_at = self._tried_at = float("-inf")
+        self._fetching = asyncio.Lock()
+
+    async def key_for(self, key_id: str | None) -> Any | None:
+        """The key with this id; without an id, the only key there is.
+
+        Raises:
+            OverloadedError: No key could be fetched yet, so nobody can be told from anybody.
+        """
+        now = time.monotonic()
+        if now - self._fetched_at > self._lifetime:
+            await self._fetch(before=now)
+        found = self._find(key_id)
+        if found is None and now - self._tried_at > self._cooldown:
+            await self._fetch(before=now)
+            found = self._find(key_id)
+        if not self._keys:
+            raise OverloadedError("the issuer's keys can't be fetched just now", retry_after=2)
+        return found
+
+    def _find(self, key_id: str | None) -> jwt.PyJWK | None:
+        # The key as a PyJWK, which is bound to one algorithm: the token can't choose another for it.
+        usable = [key for key in self._keys if key_id is None or key.key_id == key_id]
+        return usable[0] if len(usable) == 1 else None
+
+    async def _fetch(self, *, before: float) -> None:
+        """Fetch the set, one caller at a time. What can't be fetched leaves the keys there are."""
+        async with self._fetching:
+            if self._tried_at >= before or time.monotonic() - self._tried_at < min(1.0, self._cooldown):
+                return  # another caller just did
+            self._tried_at = time.monotonic()
+            try:
+                self._keys = await asyncio.to_thread(self._client.get_signing_keys)
+                self._fetched_at = self._tried_at
+            except jwt.PyJWTError as exc:
+                log.warning("keys not fetched", reason=type(exc).__name__)
+
+
+class JwtAuthenticator:
+    """Takes `Authorization: Bearer <JWT>`; the owner is the token's `sub`.
+
+    `exp`, `aud`, `iss` and `sub` must be there; `nbf` counts if it is. A token that was verified is remembered by its SHA-256 until it
+    expires, and for five minutes at most.
+
+    Args:
+        keys: Where the verifying key comes from.
+        audience: What `aud` must name.
+        issuer: What `iss` must be.
+
+    Example:
+        >>> import asyncio, time, jwt
+        >>> key = "a secret of 32 bytes or more, please"
+        >>> authenticate = JwtAuthenticator(SharedKey(key), audience="uploadcore", issuer="me")
+        >>> claims = {"sub": "u_1", "aud": "uploadcore", "iss": "me", "exp": time.time() + 60}
+        >>> token = jwt.encode(claims, key, "HS256").encode()
+        >>> asyncio.run(authenticate({"headers": [(b"authorization", b"Bearer " + token)]}))
+        Principal(owner='u_1')
+    """
+
+    def __init__(self, keys: TokenKeys, *, audience: str, issuer: str) -> None:
+        self._keys = keys
+        self._audience = audience
+        self._issuer = issuer
+        self._remembered: LRUCache[bytes, tuple[Principal, float]] = LRUCache(REMEMBERED)
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> JwtAuthenticator:
+        """The authenticator that is configured.
+
+        Raises:
+            ValueError: None is.
+        """
+        keys: TokenKeys
+        if settings.auth_jwks_url is not None:
+            keys = JwksKeys(settings.auth_jwks_url, settings.auth_jwt_algorithms)
+        elif settings.auth_jwt_key is not None:
+            keys = SharedKey(settings.auth_jwt_key.get_secret_value())
+        else:
+            raise ValueError("no authentication is configured")
+        return cls(keys, audience=settings.auth_jwt_audience, issuer=settings.auth_jwt_issuer)
+
+    async def __call__(self, scope: Scope) -> Principal | None:
+        """Who the token says it is; `None` for no token, or one that proves nothing."""
+        token = bearer_token(scope["headers"])
+        if token is None or len(token) > MAX_TOKEN_SIZE:
+            return None
+        digest = hashlib.sha256(token).digest()
+        remembered = self._remembered.get(digest)
+        if remembered is not None:
+            principal, until = remembered
+            if time.time() < until:
+                return principal
+            del self._remembered[digest]
+        return await self._verify(token, digest)
+
+    async def _verify(self, token: bytes, digest: bytes) -> Principal | None:
+        try:
+            header = jwt.get_unverified_header(token)
+            if header.get("alg") not in self._keys.algorithms or "crit" in header:
+                return None
+            key = await self._keys.key_for(header.get("kid"))
+            if key is None:
+                return None
+            claims = jwt.decode(
+                token,
+                key,
+                algorithms=list(self._keys.algorithms),
+                audience=self._audience,
+                issuer=self._issuer,
+                leeway=LEEWAY,
+                options={"require": ["exp", "aud", "iss", "sub"]},
+            )
+        except (jwt.PyJWTError, ValueError, TypeError, RecursionError, OverflowError):
+            # PyJWT lets a few errors of its parsers through for headers and claims of unexpected types.
+            return None
+        owner = claims["sub"]
+        if not isinstance(owner, str) or _OWNER.fullmatch(owner) is None:
+            return None
+        principal = Principal(owner)
+        self._remembered[digest] = (principal, min(float(claims["exp"]), time.time() + REMEMBERED_FOR))
+        return principal
