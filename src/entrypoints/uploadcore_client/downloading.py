@@ -1,0 +1,278 @@
+"""From a file at the server to a file here: streamed to a temporary name beside its target, hashed, compared, and only then renamed."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from awscrt import checksums
+from urllib3 import BaseHTTPResponse
+
+from uploadcore.errors import (
+    ChecksumMismatchError,
+    FileNotReadyError,
+    ForbiddenError,
+    StorageFullError,
+    StoreUnavailableError,
+)
+from uploadcore.file import Checksum, ChecksumAlgorithm, FileStatus
+from uploadcore_client.api import Session
+from uploadcore_client.connection import StoreConnection, retry_after_of
+from uploadcore_client.errors import FileUnwritableError, TargetExistsError, TransferInUseError, UnexpectedAnswerError
+from uploadcore_client.locking import try_lock
+from uploadcore_client.progress import Progress, ProgressCallback
+from uploadcore_client.retry import TransientError
+from uploadcore_client.transfer import BUFFER_SIZE, REPORT_INTERVAL, Wiring
+from uploadcore_client.wire import File
+
+__all__ = ["Downloading"]
+
+WORTH_GOING_ON = BUFFER_SIZE
+"""Bytes. A connection that brought as many before it broke does not count as a failed try."""
+
+
+class _Hash:
+    """The checksum a file is compared by: the one the server names, CRC64NVME where it names none."""
+
+    def __init__(self, algorithm: ChecksumAlgorithm) -> None:
+        self._algorithm = algorithm
+        self._crc = 0
+        self._sha256 = hashlib.sha256()
+
+    def update(self, data: bytes | memoryview) -> None:
+        """Go on with these bytes."""
+        if self._algorithm is ChecksumAlgorithm.SHA256:
+            self._sha256.update(data)
+        elif self._algorithm is ChecksumAlgorithm.CRC32C:
+            self._crc = checksums.crc32c(data, self._crc)
+        else:
+            self._crc = checksums.crc64nvme(data, self._crc)
+
+    def checksum(self) -> Checksum:
+        """Of all bytes so far."""
+        is_sha256 = self._algorithm is ChecksumAlgorithm.SHA256
+        digest = self._sha256.digest() if is_sha256 else self._crc.to_bytes(self._algorithm.digest_size, "big")
+        return Checksum(self._algorithm, base64.b64encode(digest).decode())
+
+
+class _Partial:
+    """What has arrived of a file: `.NAME.uploadcore-part` beside the target, and in `….json` which content it is the beginning of.
+
+    Attributes:
+        offset: Bytes that are there.
+        etag: Of the content they are from, as its store names it.
+    """
+
+    def __init__(self, target: Path, file: File) -> None:
+        self.path = target.with_name(f".{target.name}.uploadcore-part")
+        self._note = target.with_name(f"{self.path.name}.json")
+        self._target = target
+        self._file = file
+        self.etag = ""
+        self.offset = 0
+        with self._mapped():
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+        if not try_lock(self._descriptor):
+            os.close(self._descriptor)
+            raise TransferInUseError(target)
+        try:
+            self.hash = self._taken_up()
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+
+    def begin_again(self, etag: str) -> None:
+        """Forget what is there: the content that comes is from its beginning, and has this ETag."""
+        with self._mapped():
+            os.ftruncate(self._descriptor, 0)
+            self._note.write_text(json.dumps({"file_id": self._file.id, "etag": etag}), encoding="utf-8")
+        self.etag, self.offset, self.hash = etag, 0, self._hash()
+
+    def write(self, data: bytes) -> None:
+        """Add what has come."""
+        view = memoryview(data)
+        with self._mapped():
+            os.lseek(self._descriptor, self.offset, os.SEEK_SET)
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+        self.hash.update(data)
+        self.offset += len(data)
+
+    def becomes_target(self) -> None:
+        """It is whole: let it take its name, durably."""
+        with self._mapped():
+            os.fsync(self._descriptor)
+            os.replace(self.path, self._target)
+            self._note.unlink(missing_ok=True)
+
+    def delete(self) -> None:
+        """It is no good."""
+        with self._mapped():
+            self.path.unlink(missing_ok=True)
+            self._note.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Let another process have it."""
+        os.close(self._descriptor)
+
+    def _hash(self) -> _Hash:
+        declared = self._file.checksum
+        return _Hash(ChecksumAlgorithm.CRC64NVME if declared is None else declared.algorithm)
+
+    def _taken_up(self) -> _Hash:
+        """Hash what an earlier call has left, if it is of this very file."""
+        hashed = self._hash()
+        try:
+            note = json.loads(self._note.read_text(encoding="utf-8"))
+            if note["file_id"] != self._file.id or not note["etag"]:
+                return hashed
+            self.etag = note["etag"]
+        except (OSError, ValueError, LookupError, TypeError):
+            return hashed
+        view = memoryview(bytearray(BUFFER_SIZE))
+        with self._mapped(), open(self._descriptor, "rb", buffering=0, closefd=False) as raw:
+            while read := raw.readinto(view):
+                hashed.update(view[:read])
+                self.offset += read
+        return hashed
+
+    @contextlib.contextmanager
+    def _mapped(self) -> Iterator[None]:
+        """No failure of the disk may pass for one of the network."""
+        try:
+            yield
+        except OSError as exc:
+            if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
+                raise StorageFullError(f"there is no room left for {self._target}; what has arrived is kept") from exc
+            raise FileUnwritableError(self._target, exc.strerror or str(exc)) from exc
+
+
+class Downloading:
+    """One call to download one file.
+
+    Args:
+        session: The service, with this call's cancellation and retry budget.
+        wiring: How to talk to stores.
+    """
+
+    def __init__(self, session: Session, wiring: Wiring) -> None:
+        self._session = session
+        self._wiring = wiring
+
+    def run(self, file_id: str, target: Path | None, report: ProgressCallback, *, replace: bool) -> tuple[File, Path]:
+        """Download; the file's record and where it is now.
+
+        Raises:
+            UploadCoreError: See `Client.download`.
+        """
+        file = self._session.file(file_id)
+        if file.status != FileStatus.AVAILABLE or file.size is None:
+            raise FileNotReadyError(file_id=file.id, status=file.status)
+        place = _place(target, file)
+        if place.exists() and not replace:
+            raise TargetExistsError(place)
+        partial = _Partial(place, file)
+        connection = StoreConnection(self._session.cancellation, self._wiring.timeouts, self._wiring.tls)
+        try:
+            if partial.offset > file.size or not partial.etag:
+                partial.begin_again("")
+            resumed = partial.offset
+            self._fill(partial, file, connection, report)
+            if file.checksum is not None and partial.hash.checksum() != file.checksum:
+                partial.delete()
+                raise ChecksumMismatchError(
+                    f"what arrived is not file {file.id!r} (its {file.checksum.algorithm} differs); nothing was kept",
+                    file_id=file.id,
+                )
+            partial.becomes_target()
+            report(_progress(file, partial, resumed=resumed))
+        finally:
+            connection.close()
+            partial.close()
+        return file, place
+
+    def _fill(self, partial: _Partial, file: File, connection: StoreConnection, report: ProgressCallback) -> None:
+        """Bring all bytes here. Tries are counted anew whenever one got somewhere."""
+        resumed = partial.offset
+        reported_at = 0.0
+
+        def attempt() -> None:
+            nonlocal reported_at
+            began_at = partial.offset
+            try:
+                for _ in self._stream(partial, file, connection):
+                    now = time.monotonic()
+                    if now - reported_at >= REPORT_INTERVAL:
+                        reported_at = now
+                        report(_progress(file, partial, resumed=resumed))
+            except TransientError:
+                if partial.offset - began_at < WORTH_GOING_ON:
+                    raise
+
+        while partial.offset < (file.size or 0):
+            self._session.retrying(attempt)
+
+    def _stream(self, partial: _Partial, file: File, connection: StoreConnection) -> Iterator[None]:
+        """One connection's worth of bytes. Yields after each piece."""
+        headers = {"Accept-Encoding": "identity"}
+        if partial.offset and partial.etag:
+            # If the content is another by now, the store sends it from its beginning instead (RFC 9110, section 13.1.5).
+            headers |= {"Range": f"bytes={partial.offset}-", "If-Range": partial.etag}
+        with connection.get(self._session.content_url(file.id), headers) as response:
+            if response.status == 200:
+                etag = response.headers.get("etag", "")
+                partial.begin_again("" if etag.startswith("W/") else etag)  # a weak one says nothing about bytes
+            elif response.status != 206 or not _goes_on(response, partial.offset):
+                raise _refusal(response, file)
+            while data := response.read(BUFFER_SIZE):
+                self._session.cancellation.check()
+                partial.write(data)
+                if partial.offset > (file.size or 0):
+                    raise UnexpectedAnswerError(
+                        f"the store sent more than the {file.size} bytes of the file", status=200
+                    )
+                yield
+
+
+def _goes_on(response: BaseHTTPResponse, offset: int) -> bool:
+    return response.headers.get("content-range", "").startswith(f"bytes {offset}-")
+
+
+def _refusal(response: BaseHTTPResponse, file: File) -> Exception:
+    """What an answer means that brings no content."""
+    status = response.status
+    if status == 403:  # its time ran out between our getting the URL and its use
+        return TransientError(
+            ForbiddenError("the store refuses the signed URL of the file", file_id=file.id), retry_after=0
+        )
+    if status == 404:
+        return FileNotReadyError(file_id=file.id, status="no longer at the store")
+    if status in {408, 425, 429} or status >= 500:
+        unavailable = StoreUnavailableError(f"the store did not send the file ({status})", file_id=file.id)
+        return TransientError(
+            unavailable, retry_after=retry_after_of({k.lower(): v for k, v in response.headers.items()})
+        )
+    return UnexpectedAnswerError(f"the store did not send the file ({status})", status=status)
+
+
+def _place(target: Path | None, file: File) -> Path:
+    """Where the file goes. Its name was given by somebody else: only its last component is taken, and no control characters."""
+    if target is not None and not target.is_dir():
+        return target
+    name = PureWindowsPath(PurePosixPath(file.name).name).name
+    name = "".join(letter for letter in name if letter.isprintable()).strip()
+    safe = name if name not in {"", ".", ".."} else file.id
+    return (target or Path()) / safe
+
+
+def _progress(file: File, partial: _Partial, *, resumed: int) -> Progress:
+    return Progress(
+        upload_id=file.id, done=partial.offset, total=file.size or 0, sent=partial.offset - resumed, resumed=resumed
+    )

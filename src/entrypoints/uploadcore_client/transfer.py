@@ -1,0 +1,485 @@
+"""The transfer: brings every part of one upload into the store, and completes it.
+
+Works in rounds. A round sends what is not verified, one thread per part in a bounded window; when no PUT is in flight any more, completion is
+asked for, and what it finds missing is the next round. The store's listing is the truth all along, this process's memory a hint.
+"""
+
+from __future__ import annotations
+
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from uploadcore.errors import (
+    ChecksumMismatchError,
+    ForbiddenError,
+    PartsMissingError,
+    StorageFullError,
+    StoreUnavailableError,
+    UploadClosedError,
+)
+from uploadcore.file import Checksum, ChecksumAlgorithm
+from uploadcore.plan import Part
+from uploadcore.states import PartInput, PartState, UploadState
+from uploadcore.upload import Strategy
+from uploadcore_client.answers import Meaning, meaning_of
+from uploadcore_client.api import Session
+from uploadcore_client.checksums import crc64nvme, to_checksum
+from uploadcore_client.connection import StoreAnswer, StoreConnection, Timeouts
+from uploadcore_client.errors import FileChangedError, FileUnreadableError, UnexpectedAnswerError
+from uploadcore_client.journal import Journal
+from uploadcore_client.parts import PartTable
+from uploadcore_client.progress import Meter, ProgressCallback
+from uploadcore_client.retry import TransientError
+from uploadcore_client.signing import SignedUrls, batch_size
+from uploadcore_client.source import SourceFile
+from uploadcore_client.wire import File, Upload
+
+__all__ = ["Transfer", "Wiring"]
+
+BUFFER_SIZE = 1024 * 1024
+"""Bytes per sending thread, whatever the size of file and parts. Measured: 256 KiB costs a fifth more CPU, more gains nothing."""
+SIGNINGS_PER_PART = 3
+"""A store that refuses a fresh URL this often in a row does so for a reason that signing does not mend."""
+REPORT_INTERVAL = 0.1
+SYNC_INTERVAL = 5.0
+"""Seconds between syncs of the journal: what a loss of power takes with it costs a reading of those parts."""
+CUT_PATIENCE = 5.0
+"""Seconds a cut transfer waits for its threads. They are daemons, and one that hangs in a name server's silence is left behind."""
+COMPLETION_PATIENCE = 3600.0
+"""Seconds to wait for a store that assembles. It goes on without us, and so does the next call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """How a client talks to stores.
+
+    Attributes:
+        parallel: Parts in flight at a time, and threads.
+        timeouts: How long to wait.
+        tls: For `https`; `None`: the system's trusted authorities.
+    """
+
+    parallel: int = 4
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    tls: ssl.SSLContext | None = None
+
+
+class _Round:
+    """The parts still to be dealt with in one round, and how it ended."""
+
+    def __init__(self, part_numbers: Iterable[int]) -> None:
+        self._queue = deque(part_numbers)
+        self._lock = threading.Lock()
+        self.is_over = threading.Event()
+        self.is_cut = False
+        self.error: BaseException | None = None
+        self.threads: list[threading.Thread] = []
+
+    def take(self) -> int | None:
+        """The next part; `None` when there is none, or there is no sense in sending more."""
+        with self._lock:
+            return self._queue.popleft() if self._queue else None
+
+    def stop(self, error: BaseException | None = None) -> None:
+        """Begin no more parts. A changed file stops those in flight too: nothing of it is of use."""
+        with self._lock:
+            self._queue.clear()
+            self.error = self.error or error
+            self.is_cut = self.is_cut or isinstance(error, FileChangedError)
+
+    def leave(self) -> None:
+        """A thread is done; the last one ends the round."""
+        with self._lock:
+            self.threads.remove(threading.current_thread())
+            if not self.threads:
+                self.is_over.set()
+
+
+class _Body:
+    """One reading of one part: views of one buffer, read at their offset, hashed, and handed on while nothing has been copied."""
+
+    def __init__(self, source: SourceFile, part: Part, view: memoryview, transfer: Transfer, stage: _Round) -> None:
+        self._source = source
+        self._part = part
+        self._view = view
+        self._transfer = transfer
+        self._round = stage
+        self.crc = 0
+        self.sent = 0
+
+    def __iter__(self) -> Iterator[memoryview]:
+        meter, number = self._transfer.meter, self._part.part_number
+        for piece in self.pieces():
+            yield piece
+            self.sent += len(piece)
+            meter.moves(number, len(piece))
+
+    def pieces(self) -> Iterator[memoryview]:
+        """What the part holds, without counting it as sent."""
+        length, done = self._part.length or 0, 0
+        while done < length:
+            self._transfer.session.cancellation.check()
+            if self._round.is_cut:
+                raise FileChangedError(self._source.path, "changed")
+            try:
+                read = self._source.read_into(self._view[: length - done], self._part.offset + done)
+            except OSError as exc:
+                raise FileUnreadableError(self._source.path, f"can't be read: {exc.strerror or exc}") from exc
+            if read == 0:
+                raise FileChangedError(self._source.path, "became shorter")
+            piece = self._view[:read]
+            self.crc = crc64nvme(piece, self.crc)
+            done += read
+            yield piece
+
+
+class Transfer:
+    """One upload's way into the store.
+
+    Args:
+        session: The service, with this call's cancellation and retry budget.
+        upload: As initiated or found.
+        source: The file.
+        journal: What is left for another process.
+        meter: Counts.
+        wiring: How to talk to stores.
+        whole: Gives the checksum to complete with, where it is not to be the CRC64NVME of the parts.
+        is_new: Nobody can have sent any of it yet: the store need not be asked what it has.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        upload: Upload,
+        source: SourceFile,
+        journal: Journal,
+        *,
+        meter: Meter,
+        wiring: Wiring,
+        whole: Callable[[], Checksum] | None = None,
+        is_new: bool = False,
+    ) -> None:
+        self.session = session
+        self.meter = meter
+        self.urls = SignedUrls(lambda numbers: session.sign(upload.id, numbers), batch=batch_size(wiring.parallel))
+        self._upload = upload
+        self._source = source
+        self._journal = journal
+        self._wiring = wiring
+        self._whole = whole
+        self._is_new = is_new
+        self._table = PartTable(upload.plan(), journal)
+        self._unread: dict[int, Checksum | None] = {}
+        self._trusted: set[int] = set()
+        meter.begins(upload.id, self._table.count, interrupted=_interrupted(journal))
+
+    def run(self, report: ProgressCallback) -> File:
+        """Send what is missing, complete, and return the file.
+
+        Raises:
+            FileChangedError: The file is no longer what it was.
+            TransferCancelledError: It was cut.
+            UploadCoreError: What service or store refused. The upload can be taken up again unless it says that it is closed.
+        """
+        file = self._answered() if self._upload.state != UploadState.UPLOADING else None
+        if file is None:
+            if not self._is_new:
+                self._recall()
+            file = self.session.retrying(lambda: self._round_and_complete(report))
+        self._check(file)
+        self._table.assembled()
+        report(self.meter.reading())
+        return file
+
+    def _recall(self) -> None:
+        """Take up what is there already. The listing decides; what the journal says counts only where they agree."""
+        listed = {each.part_number: each for each in self.session.parts(self._upload.id)}
+        unread = self._table.recall(listed.values())
+        self._unread = {number: listed[number].checksum for number in unread}
+        for number in self._table.numbers:
+            if self._table.state(number) in {PartState.VERIFIED, PartState.UPLOADED}:
+                self._trusted.add(number)
+                self.meter.found(self._table.length(number))
+
+    def _answered(self) -> File | None:
+        """The file of an upload that was completing or completed when it was found; `None` if the store wants parts again."""
+        try:
+            return self._completed(None)
+        except PartsMissingError:
+            return None
+
+    def _round_and_complete(self, report: ProgressCallback) -> File:
+        """One round. Raises `TransientError` if another is needed: the parts that are missing are planned again by then."""
+        to_do = self._table.to_do()
+        if to_do:
+            self._send(to_do, report)
+        self._source.check_unchanged()
+        checksum = None
+        if not self._table.to_do():
+            checksum = to_checksum(self._table.crc(self._read)) if self._whole is None else self._whole()
+        elif self._is_listed():
+            raise TransientError(StoreUnavailableError("the store took no more parts", upload_id=self._upload.id))
+        try:
+            return self._completed(checksum)
+        except PartsMissingError as exc:
+            raise self._planned_again(exc) from exc
+        except ChecksumMismatchError as exc:
+            if not self._trusted:
+                raise
+            # What an earlier process sent is all that was not checked as it went out: send it again.
+            self._forget(self._trusted)
+            raise TransientError(exc) from exc
+
+    def _is_listed(self) -> bool:
+        """Whether the store shows any part of an upload it said it did not know. What it does not show is planned again.
+
+        If it shows none, asking for completion tells which: the service finds it lost and opens it anew, or completed by another.
+        """
+        try:
+            listed = {each.part_number for each in self.session.parts(self._upload.id)}
+        except UploadClosedError as exc:
+            if exc.state != UploadState.COMPLETED:
+                raise
+            return False
+        self.urls.drop_all()
+        if listed:
+            self._forget(number for number in self._table.numbers if number not in listed)
+        return bool(listed)
+
+    def _check(self, file: File) -> None:
+        """The file that stands must be the one that was read.
+
+        Raises:
+            ChecksumMismatchError: It isn't.
+        """
+        theirs = file.checksum
+        if file.size != self._source.size:
+            raise ChecksumMismatchError(
+                f"{self._source.size} bytes were sent and the file has {file.size}", file_id=file.id
+            )
+        if theirs is None or theirs.algorithm is not ChecksumAlgorithm.CRC64NVME:
+            return
+        if theirs != to_checksum(self._table.crc(self._read)):
+            raise ChecksumMismatchError("the file at the store is not the one that was sent", file_id=file.id)
+
+    def _read(self, number: int) -> int:
+        """The CRC64NVME of a part, from the file."""
+        body = _Body(self._source, self._table.part(number), memoryview(bytearray(BUFFER_SIZE)), self, _Round(()))
+        for _ in body.pieces():
+            pass
+        return body.crc
+
+    def _completed(self, checksum: Checksum | None) -> File:
+        """Ask for completion until the store has assembled."""
+        give_up_at = time.monotonic() + COMPLETION_PATIENCE
+        while True:
+            answer = self.session.complete(self._upload.id, size=self._source.size, checksum=checksum)
+            if isinstance(answer, File):
+                return answer
+            if time.monotonic() + answer > give_up_at:
+                raise StoreUnavailableError(
+                    "the store still assembles the file; ask again later", upload_id=self._upload.id
+                )
+            self.session.cancellation.event.wait(answer)
+            self.session.cancellation.check()
+
+    def _planned_again(self, error: PartsMissingError) -> TransientError | PartsMissingError:
+        """The parts that completion found missing, to be sent in another round."""
+        beyond = [number for number in error.mismatched if number > self._table.count]
+        if beyond:
+            return PartsMissingError(
+                upload_id=self._upload.id,
+                missing=error.missing,
+                mismatched=error.mismatched,
+                message=f"the store holds parts this file does not have ({beyond[:5]}…): abort the upload and begin anew",
+            )
+        again = {number for first, last in error.missing for number in range(first, last + 1)} | set(error.mismatched)
+        self._forget(again)
+        # The store may have lost the upload, and been given another: URLs that name the old one are no good.
+        self.urls.drop_all()
+        return TransientError(error)
+
+    def _forget(self, part_numbers: Iterable[int]) -> None:
+        for number in list(part_numbers):
+            if self._table.state(number) in {PartState.VERIFIED, PartState.UPLOADED}:
+                self.meter.gone(self._table.length(number))
+            self._table.plan_again(number)
+            self._unread.pop(number, None)
+            self._trusted.discard(number)
+
+    # --- a round ----------------------------------------------------------------------------------------------------
+
+    def _send(self, part_numbers: list[int], report: ProgressCallback) -> None:
+        """Send these parts. When this returns or raises, none of them is in flight, unless the transfer was cut."""
+        stage = _Round(part_numbers)
+        self.urls.plan(number for number in part_numbers if number not in self._unread)
+        threads = [
+            threading.Thread(target=self._work, args=(stage,), name=f"uploadcore-part-{index}", daemon=True)
+            for index in range(min(self._wiring.parallel, len(part_numbers)))
+        ]
+        stage.threads.extend(threads)
+        for thread in threads:
+            thread.start()
+        try:
+            self._watch(stage, report)
+        except BaseException:
+            self.session.cancellation.cancel()
+            stage.stop()
+            stage.is_over.wait(CUT_PATIENCE)
+            raise
+        finally:
+            self._journal.sync()
+        if stage.error is not None:
+            raise stage.error
+
+    def _watch(self, stage: _Round, report: ProgressCallback) -> None:
+        """Report until the round is over. In the thread that called: a callback needs no locks, and Ctrl-C arrives here."""
+        synced_at = time.monotonic()
+        while not stage.is_over.wait(REPORT_INTERVAL):
+            report(self.meter.reading())
+            self.session.cancellation.check()
+            if time.monotonic() - synced_at > SYNC_INTERVAL:
+                self._journal.sync()
+                synced_at = time.monotonic()
+
+    def _work(self, stage: _Round) -> None:
+        """One sending thread: its own buffer, its own connection, part after part."""
+        connection = StoreConnection(self.session.cancellation, self._wiring.timeouts, self._wiring.tls)
+        try:
+            view = memoryview(bytearray(BUFFER_SIZE))
+            while (number := stage.take()) is not None:
+                if number in self._unread:
+                    self._read_back(number, view, stage)
+                if self._table.state(number) is not PartState.VERIFIED:
+                    self._send_part(number, view, connection, stage)
+        except BaseException as exc:  # noqa: BLE001 - raised again by the thread that called
+            stage.stop(exc)
+        finally:
+            connection.close()
+            stage.leave()
+
+    def _read_back(self, number: int, view: memoryview, stage: _Round) -> None:
+        """The store has this part, and nobody knows its CRC any more: read it from the file, and compare where the store tells one."""
+        body = _Body(self._source, self._table.part(number), view, self, stage)
+        for _ in body.pieces():
+            pass
+        listed = self._unread[number]
+        if listed is not None and listed.algorithm is ChecksumAlgorithm.CRC64NVME and listed != to_checksum(body.crc):
+            self._forget([number])
+            return
+        self._table.verify(number, body.crc)
+        self._unread.pop(number)
+
+    def _send_part(self, number: int, view: memoryview, connection: StoreConnection, stage: _Round) -> None:
+        part = self._table.part(number)
+        tries = signings = 0
+
+        def attempt() -> None:
+            nonlocal tries, signings
+            tries += 1
+            signed = self.urls.get(number)
+            if self._table.state(number) is PartState.PLANNED:
+                self._table.move(number, PartInput.SIGNED)
+            self._table.move(number, PartInput.SENT)
+            self.meter.starts(number, part.length or 0, first_try=tries == 1)
+            body = _Body(self._source, part, view, self, stage)
+            try:
+                answer = connection.put(signed.url, _headers(signed.headers, part), body)
+            except BaseException:
+                self._back(number, PartInput.INTERRUPTED)
+                raise
+            meaning = meaning_of(answer)
+            if meaning is Meaning.STORED:
+                self._stored(number, body, answer)
+                return
+            if meaning is Meaning.EXISTS and self._upload.strategy == Strategy.SINGLE:
+                self._stands_already(number, view, stage)
+                return
+            signings += meaning is Meaning.SIGN_AGAIN
+            self._not_stored(number, meaning, answer, may_sign=signings < SIGNINGS_PER_PART)
+            if meaning is Meaning.LOST:
+                stage.stop()  # completing finds out what the store has, and reopens what it lost
+
+        self.session.retrying(attempt)
+
+    def _stored(self, number: int, body: _Body, answer: StoreAnswer) -> None:
+        """The store says it has the part. Believe it if the bytes it has are those we read from a file that did not change."""
+        length = self._table.length(number)
+        confirmed = answer.headers.get("x-amz-checksum-crc64nvme")
+        if body.sent != length:
+            self._back(number, PartInput.INTERRUPTED)
+            raise TransientError(StoreUnavailableError(f"the store answered before it had all of part {number}"))
+        self._table.move(number, PartInput.STORED)
+        if confirmed is not None and confirmed != to_checksum(body.crc).value:
+            self._back(number, PartInput.MISMATCHED, PartInput.GONE)
+            raise TransientError(ChecksumMismatchError(f"part {number} did not arrive as it was sent"))
+        self._source.check_unchanged()
+        self._table.verify(number, body.crc)
+        self.meter.stored(number, length)
+        self.urls.drop(number)
+
+    def _stands_already(self, number: int, view: memoryview, stage: _Round) -> None:
+        """A single PUT found an object in its place: an earlier try of ours whose answer was lost. Completing tells whether it is."""
+        self._table.move(number, PartInput.STORED)
+        self.meter.stored(number, self._table.length(number))
+        self._unread[number] = None
+        self._read_back(number, view, stage)
+
+    def _not_stored(self, number: int, meaning: Meaning, answer: StoreAnswer, *, may_sign: bool) -> None:
+        """Move the part on from an answer that is no success.
+
+        Raises:
+            TransientError: Send it again.
+            UploadCoreError: Sending it again is of no use.
+        """
+        said = f"{answer.status} {answer.code}".strip()
+        if meaning is Meaning.SIGN_AGAIN:
+            self._back(number, PartInput.URL_EXPIRED, PartInput.GONE)
+            if answer.code == "ExpiredToken":
+                self.urls.drop_all()  # these credentials signed all of them
+            self.urls.drop(number)
+            refused = ForbiddenError(
+                f"the store refuses the signed URL of part {number} ({said})", upload_id=self._upload.id
+            )
+            if not may_sign:
+                raise refused
+            raise TransientError(refused, retry_after=0)
+        if meaning is Meaning.DAMAGED:
+            self._back(number, PartInput.MISMATCHED, PartInput.GONE)
+            raise TransientError(ChecksumMismatchError(f"part {number} did not arrive as it was sent ({said})"))
+        self._back(number, PartInput.INTERRUPTED)
+        if meaning is Meaning.LOST:
+            self._table.move(number, PartInput.GONE)
+        elif meaning is Meaning.FULL:
+            raise StorageFullError(
+                "the store has no room left; what has arrived stays there", upload_id=self._upload.id
+            )
+        elif meaning is Meaning.TRY_AGAIN:
+            busy = StoreUnavailableError(f"the store did not take part {number} ({said})", upload_id=self._upload.id)
+            raise TransientError(busy, retry_after=answer.retry_after)
+        else:
+            raise UnexpectedAnswerError(
+                f"the store refuses part {number} ({said})",
+                status=answer.status,
+                answered_code=answer.code,
+                upload_id=self._upload.id,
+            )
+
+    def _back(self, number: int, *happened: PartInput) -> None:
+        """What was sent of a part counts for nothing."""
+        self.meter.breaks_off(number)
+        self._table.move(number, *happened)
+
+
+def _headers(signed: Mapping[str, str], part: Part) -> dict[str, str]:
+    """The signed headers, with the length that keeps urllib3 from chunked encoding, which S3 does not take."""
+    headers = {name: value for name, value in signed.items() if name.lower() != "content-length"}
+    return {**headers, "Content-Length": str(part.length or 0)}
+
+
+def _interrupted(journal: Journal) -> set[int]:
+    return {number for number, state in journal.states.items() if state is PartState.SENDING}
