@@ -209,8 +209,6 @@ class PartLedger:
         if size is None:
             last = self.parts[-1] if self.parts else None
             size = 0 if last is None else (last.part_number - 1) * part_size + min(last.size, part_size)
-            if last is not None and last.part_number > 1:
-                size = max(size, (last.part_number - 1) * part_size + 1)
         return PartPlan(part_size=part_size, size=size, max_parts=plan.max_parts)
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import assume, example, given
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from uploadcore.errors import InvalidRequestError, PartOutOfRangeError, TooLargeError
@@ -16,13 +16,19 @@ MIB = 1024 * 1024
 LARGEST = 53_687_091_200_000
 
 
+def magnitudes(least: int, most: int) -> st.SearchStrategy[int]:
+    """Numbers of every order of magnitude, the ends included: evenly drawn ones are nearly all large."""
+    of_some_size = st.integers(0, (most - least).bit_length()).flatmap(lambda bits: st.integers(0, 1 << bits))
+    return st.sampled_from([least, most]) | of_some_size.map(lambda above: min(least + above, most))
+
+
 @st.composite
 def store_limits(draw: st.DrawFn) -> StoreLimits:
     """Any store there could be, down to absurd ones."""
-    largest_part = draw(st.integers(1, 10 * 1024**3))
-    smallest_part = draw(st.integers(1, largest_part))
-    parts = draw(st.integers(1, 20_000))
-    largest = draw(st.integers(1, largest_part * parts))
+    largest_part = draw(magnitudes(1, 10 * 1024**3))
+    smallest_part = draw(magnitudes(1, largest_part))
+    parts = draw(magnitudes(1, 20_000))
+    largest = draw(magnitudes(1, largest_part * parts))
     return StoreLimits(
         min_part_size=smallest_part, max_part_size=largest_part, max_parts=parts, max_object_size=largest
     )
@@ -52,7 +58,8 @@ def assert_cuts(plan: PartPlan, size: int, limits: StoreLimits) -> None:
 # --- declared plans ------------------------------------------------------------------------------------------------
 
 
-@given(size=st.integers(0, LARGEST))
+@given(size=magnitudes(0, LARGEST) | st.integers(0, LARGEST))
+@settings(max_examples=1_000)
 @example(size=0)
 @example(size=1)
 @example(size=8 * MIB - 1)
@@ -79,8 +86,9 @@ def test_every_size_s3_can_hold_is_cut_by_the_rule(size: int) -> None:
 
 
 @given(limits=store_limits(), data=st.data())
+@settings(max_examples=1_000)
 def test_every_size_any_store_can_hold_is_cut(limits: StoreLimits, data: st.DataObject) -> None:
-    size = data.draw(st.integers(0, limits.max_object_size) | st.just(limits.max_object_size))
+    size = data.draw(magnitudes(0, limits.max_object_size))
     assert_cuts(PartPlan.declared(size, limits), size, limits)
 
 
@@ -94,8 +102,8 @@ def test_a_part_size_is_whole_mebibytes_where_the_store_lets_it(limits: StoreLim
 def test_a_part_size_asked_for_is_taken_or_refused_with_one_that_would_do(
     limits: StoreLimits, data: st.DataObject
 ) -> None:
-    size = data.draw(st.integers(0, limits.max_object_size))
-    asked = data.draw(st.integers(-1, limits.max_part_size + 1))
+    size = data.draw(magnitudes(0, limits.max_object_size))
+    asked = data.draw(magnitudes(-1, limits.max_part_size + 1))
     if limits.min_part_size <= asked <= limits.max_part_size and asked * limits.max_parts >= size:
         plan = PartPlan.declared(size, limits, part_size=asked)
         assert plan.part_size == asked
@@ -118,6 +126,12 @@ def test_a_size_beyond_the_store_is_refused(limits: StoreLimits, beyond: int) ->
 def test_a_negative_size_is_refused(size: int) -> None:
     with pytest.raises(InvalidRequestError):
         PartPlan.declared(size, S3_LIMITS)
+
+
+def test_a_store_of_few_parts_gets_larger_ones() -> None:
+    limits = StoreLimits(min_part_size=1, max_part_size=1024**3, max_parts=100, max_object_size=100 * 1024**3)
+    assert PartPlan.declared(limits.max_object_size - 1, limits).part_size == 1024**3
+    assert PartPlan.declared(900 * MIB + 1, limits).part_size == 10 * MIB
 
 
 def test_an_empty_blob_is_one_empty_part() -> None:
@@ -241,6 +255,7 @@ def nearly_whole(draw: st.DrawFn, size: int, part_size: int) -> dict[int, int]:
 
 
 @given(size=st.integers(0, 100), part_size=part_sizes, data=st.data())
+@settings(max_examples=1_000)
 def test_a_declared_plan_against_a_listing(size: int, part_size: int, data: st.DataObject) -> None:
     plan = PartPlan(part_size=part_size, size=size, max_parts=100)
     assert_folds(plan, data.draw(listings | nearly_whole(size, part_size)), None)
@@ -261,11 +276,29 @@ def test_a_declared_plan_against_all_its_parts_is_whole(size: int, part_size: in
     said=st.none() | st.integers(0, 110),
     data=st.data(),
 )
+@settings(max_examples=1_000)
 def test_an_open_plan_against_chunks_of_the_clients_own_size(
     size: int, part_size: int, chunk: int, said: int | None, data: st.DataObject
 ) -> None:
     plan = PartPlan(part_size=part_size, size=None, max_parts=200)
     assert_folds(plan, data.draw(listings | nearly_whole(size, chunk)), said)
+
+
+@pytest.mark.parametrize(
+    ("listed", "mismatched"),
+    [
+        ({1: 0}, ()),
+        ({1: 3, 2: 3}, ()),
+        ({1: 3, 2: 14}, (2,)),
+        ({1: 3, 2: 0}, (2,)),
+        ({1: 0, 2: 3}, (1,)),
+        ({1: 3, 2: 2, 3: 3}, (2,)),
+        ({2: 5}, ()),
+        ({2: 6}, (2,)),
+    ],
+)
+def test_an_open_plan_takes_its_part_size_from_part_1(listed: dict[int, int], mismatched: tuple[int, ...]) -> None:
+    assert assert_folds(PartPlan(part_size=5, size=None, max_parts=9), listed, None).mismatched == mismatched
 
 
 @given(size=st.integers(0, 100), part_size=part_sizes, chunk=part_sizes, is_said=st.booleans())

@@ -125,6 +125,7 @@ class DatabaseContract(UploadRecordsContract, FileRecordsContract, OutboxContrac
         async def write(number: int) -> None:
             async with database.transaction() as tx:
                 await tx.uploads.add(make_upload(f"u{number}"), lifetime=HOUR, lease=None)
+                await asyncio.sleep(0)  # the others get their chance to come in between
                 await tx.files.add(make_file(f"f{number}"))
 
         await asyncio.gather(*(write(number) for number in range(20)))

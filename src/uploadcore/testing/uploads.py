@@ -212,7 +212,10 @@ class UploadRecordsContract:
         added = await added_upload(database)
 
         async def attempt(number: int) -> Upload:
-            return await saved(database, Transition(added).setting(Timer.RECHECK, timedelta(hours=number)))
+            async with database.transaction() as tx:
+                await tx.uploads.get(added.id)
+                await asyncio.sleep(0)  # the others get their chance to come in between
+                return await tx.uploads.save(Transition(added).setting(Timer.RECHECK, timedelta(hours=number)))
 
         outcomes = await asyncio.gather(*(attempt(number) for number in range(12)), return_exceptions=True)
         won = [outcome for outcome in outcomes if isinstance(outcome, Upload)]
