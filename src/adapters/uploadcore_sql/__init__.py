@@ -3,8 +3,8 @@
 `SqlDatabase` is durable (what it acknowledges survives `kill -9` and a power cut), and several processes may share its file. How it is
 written, what it promises and what it needs is told in `docs/database.md`.
 
->>> SqlDatabase("sqlite:///uploads.db")
-SqlDatabase('…/uploads.db')
+>>> SqlDatabase("sqlite:////var/lib/uploadcore/uploads.db")
+SqlDatabase('/var/lib/uploadcore/uploads.db')
 """
 
 try:

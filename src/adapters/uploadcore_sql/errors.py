@@ -24,6 +24,7 @@ _ADVICE = {
     sqlite3.SQLITE_NOTADB: "its file is something else, not an SQLite database: look at the path",
 }
 """By primary result code. Source: sqlite.org/rescode.html."""
+_UNIQUE = frozenset({sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY})
 
 
 def is_busy(error: Exception) -> bool:
@@ -43,20 +44,26 @@ def map_exceptions() -> Iterator[None]:
     try:
         yield
     except (IntegrityError, sqlite3.IntegrityError) as exc:
+        if _extended_code(exc) not in _UNIQUE:
+            raise
         raise VersionConflictError("a record of that id, or at that storage key, is there already") from exc
     except (ProgrammingError, sqlite3.ProgrammingError):
         raise
     except (UnicodeEncodeError, OverflowError) as exc:
         raise InvalidRequestError("a value can't be stored: text must be Unicode, integers must fit 64 bits") from exc
     except (DBAPIError, sqlite3.Error) as exc:
-        advice = _ADVICE.get(_code(exc), "")
+        advice = _ADVICE.get(_code(exc))
         told = str(exc.orig if isinstance(exc, DBAPIError) else exc)
         because = f"{advice} ({told})" if advice else told
         raise DatabaseUnavailableError(f"the database can't be used: {because}") from exc
 
 
-def _code(error: BaseException | None) -> int:
-    """SQLite's primary result code (the low byte of the extended one); `SQLITE_OK` where there is none."""
-    if isinstance(error, DBAPIError):
-        error = error.orig
-    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
+def _code(error: Exception) -> int:
+    """SQLite's primary result code: the low byte of the extended one."""
+    return _extended_code(error) & 0xFF
+
+
+def _extended_code(error: Exception) -> int:
+    """SQLite's result code; `SQLITE_OK` where the error carries none."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_OK)

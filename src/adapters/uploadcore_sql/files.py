@@ -31,7 +31,7 @@ _GET = select(files).where(_c.id == bindparam("id_"))
 _DUE = (
     select(files)
     .where(_c.status == FileStatus.DELETING.value, _c.lease_until <= database_now())
-    .order_by(_c.lease_until, _c.id)
+    .order_by(_c.lease_until)
     .limit(bindparam("limit_", type_=BigInteger))
 )
 

@@ -42,10 +42,7 @@ _INSERT = (
 )
 _GET = select(uploads).where(_c.id == bindparam("id_"))
 _DUE = (
-    select(uploads)
-    .where(_c.due_at <= database_now())
-    .order_by(_c.due_at, _c.id)
-    .limit(bindparam("limit_", type_=BigInteger))
+    select(uploads).where(_c.due_at <= database_now()).order_by(_c.due_at).limit(bindparam("limit_", type_=BigInteger))
 )
 _BY_KEYS = select(uploads).where(_c.key.in_(bindparam("keys", expanding=True)))
 

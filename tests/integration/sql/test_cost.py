@@ -1,0 +1,114 @@
+"""What an upload costs the database."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine
+
+from uploadcore import UploadCore
+from uploadcore.ports import IdempotencyRecord
+from uploadcore.testing import make_event, make_file, make_upload
+from uploadcore.upload import Timer, Transition
+from uploadcore_memory import MEMORY_LIMITS, MemoryObjectStore
+from uploadcore_sql import SqlDatabase
+from uploadcore_sql.tables import METADATA
+
+HOUR = timedelta(hours=1)
+PART = MEMORY_LIMITS.min_part_size
+
+
+async def upload_and_complete(database: SqlDatabase, *, parts: int) -> tuple[int, dict[str, int]]:
+    """The write transactions of one whole upload, and the rows it leaves."""
+    store = MemoryObjectStore()
+    async with UploadCore(store=store, database=database) as core:
+        upload = await core.uploads.initiate(owner="u_1", filename="trip.mp4", size=parts * PART, part_size=PART)
+        for part in await core.uploads.sign_parts(upload.id, owner="u_1", part_numbers=range(1, parts + 1)):
+            await store.put(part.request, bytes(PART))
+        await core.uploads.list_parts(upload.id, owner="u_1")
+        await core.uploads.complete(upload.id, owner="u_1")
+    connection = sqlite3.connect(database.path)
+    rows = {name: connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in METADATA.tables}
+    connection.close()
+    return database.write_transactions, rows
+
+
+@pytest.mark.parametrize("parts", [2, 40])
+async def test_an_upload_costs_four_write_transactions_and_four_rows_whatever_its_parts(url: str, parts: int) -> None:
+    written, rows = await upload_and_complete(SqlDatabase(url), parts=parts)
+    assert written == 4
+    assert rows == {
+        "uploadcore_installation": 1,  # of the database
+        "uploadcore_quotas": 1,  # of the owner
+        "uploadcore_uploads": 1,
+        "uploadcore_files": 1,
+        "uploadcore_events": 1,
+        "uploadcore_idempotency_keys": 0,
+    }
+
+
+@pytest.fixture
+def statements() -> Iterator[list[tuple[str, Any]]]:
+    """Every statement that goes to a database, with its values."""
+    seen: list[tuple[str, Any]] = []
+
+    def note(_connection: Connection, _cursor: Any, statement: str, values: Any, _context: Any, _many: bool) -> None:
+        seen.append((statement, values))
+
+    event.listen(Engine, "before_cursor_execute", note)
+    yield seen
+    event.remove(Engine, "before_cursor_execute", note)
+
+
+async def test_no_statement_scans_or_sorts_a_table(database: SqlDatabase, statements: list[tuple[str, Any]]) -> None:
+    statements.clear()
+    await use_every_statement(database)
+    seen = dict(statements)
+    connection = sqlite3.connect(database.path)
+    plans = {
+        statement: [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
+        for statement, values in seen.items()
+    }
+    connection.close()
+    assert len(plans) > 20
+    slow = {
+        statement: step
+        for statement, plan in plans.items()
+        for step in plan
+        if step.startswith("SCAN uploadcore") or "TEMP B-TREE" in step
+    }
+    assert slow == {}
+
+
+async def use_every_statement(database: SqlDatabase) -> None:
+    async with database.transaction() as tx:
+        upload = await tx.uploads.add(make_upload("a", fingerprint="f"), lifetime=HOUR, lease=HOUR)
+        await tx.uploads.save(Transition(upload).setting(Timer.LEASE, HOUR))
+        file = await tx.files.add(make_file("f"))
+        file = await tx.files.save(file, lease=-HOUR)
+        await tx.files.save(file, lease=HOUR, lease_passed=True)
+        await tx.outbox.add(make_event("e"))
+        await tx.outbox.claim(10, lease=HOUR)
+        await tx.outbox.failed("e", retry_after=HOUR)
+        await tx.outbox.delivered("e")
+        await tx.outbox.purge(older_than=HOUR)
+        for record in ("a", "b"):
+            await tx.idempotency.claim(IdempotencyRecord("u_1", "key", "print", record), kept=HOUR)
+        await tx.idempotency.purge(older_than=HOUR)
+        await tx.quotas.reserve("u_1", size=1, max_uploads=5, max_bytes=5)
+        await tx.quotas.release("u_1", size=1)
+    async with database.reader() as tx:
+        await tx.uploads.get("a")
+        await tx.uploads.due(10)
+        await tx.uploads.by_keys(["up/a", "up/b"])
+        await tx.files.get("f")
+        await tx.files.due(10)
+        for state in (None, upload.state):
+            for fingerprint in (None, "f"):
+                for before in (None, (upload.created_at or pytest.fail("not set"), "a")):
+                    await tx.uploads.find(owner="u_1", state=state, fingerprint=fingerprint, before=before, limit=10)
