@@ -252,10 +252,8 @@ class Multipart:
                 with suppress(OSError):
                     self._unseal(objects)
                 raise
-        with objects.lock(self.info.key):
-            record = objects.install(self.folder)
-        self.is_gone = True
-        return record
+        with objects.lock(self.info.key), self._watched():
+            return objects.install(self.folder)
 
     def abort(self, objects: ObjectFolder) -> None:
         """Cut every writer and drop everything, in one step. Not to be called while `complete` runs."""
@@ -264,11 +262,18 @@ class Multipart:
             writers = self._cut_all()
         for writer in writers:
             writer.join()
-        if objects.is_decided(self.folder):
-            with objects.lock(self.info.key):
+        with objects.lock(self.info.key), self._watched():
+            if objects.is_decided(self.folder):
                 objects.revoke(self.folder)
-        objects.discard(self.folder)
-        self.is_gone = True
+            objects.discard(self.folder)
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Notice when the folder is gone, also if the step that removed it then failed."""
+        try:
+            yield
+        finally:
+            self.is_gone = not self.folder.exists()
 
     def _seal(self) -> None:
         """No writer from now on, not even after a crash. Those there are have ended their last write when this returns."""

@@ -121,9 +121,9 @@ class Connection:
         line = await asyncio.wait_for(self.reader.readuntil(b"\r\n"), 10)
         return int(line.split()[1])
 
-    async def rest(self) -> bytes:
-        """Everything until the server closes."""
-        return await asyncio.wait_for(self.reader.read(), 10)
+    async def error(self) -> bytes:
+        """The rest of an answer that is one."""
+        return await asyncio.wait_for(self.reader.readuntil(b"</Error>"), 10)
 
     async def close(self) -> None:
         self.writer.close()

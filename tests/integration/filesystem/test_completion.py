@@ -79,7 +79,7 @@ async def test_parts_of_known_and_unknown_length_can_be_mixed(served: Served) ->
 async def test_parts_whose_planned_places_meet_do_not_overwrite_each_other(
     served: Served, order: tuple[int, ...]
 ) -> None:
-    """An open plan takes parts to lie at (n - 1) × part_size; a client that sends other lengths must not lose a byte."""
+    """An open plan takes parts to lie at (n - 1) * part_size; a client that sends other lengths must not lose a byte."""
     bodies = {1: A, 2: B, 3: C}
     address = await served.begin()
     for number in order:

@@ -66,7 +66,7 @@ async def test_a_newer_put_cuts_an_older_one_that_waits_for_its_body(served: Ser
     assert newer.status_code == 200
     assert await older.status() == 409
     await older.send(b"o" * 1000)
-    assert b"OperationAborted" in await older.rest()
+    assert b"OperationAborted" in await older.error()
     await served.complete(address)
     assert await served.content() == b"n" * SIZE
     assert len(files_below(served.root)) == 2, "a record and its data"
@@ -172,9 +172,7 @@ async def test_completion_waits_for_a_write_that_sleeps_in_the_system(served: Se
     disk.stall(b"o")
     late = asyncio.create_task(served.send(await served.sign(address, 2, 4096, offset=4096), OLD))
     await until(disk.is_asleep.is_set)
-    completing = asyncio.create_task(
-        served.store.complete_multipart(address, listed, size=4096, checksum=None)
-    )
+    completing = asyncio.create_task(served.store.complete_multipart(address, listed, size=4096, checksum=None))
     await until(lambda: _is_cut(served))
 
     assert await served.store.head(address) is None, "the writer still can write into what is to be the object"
@@ -193,9 +191,7 @@ async def test_a_sealed_upload_takes_no_part_and_still_lists(served: Served, dis
     disk.stall(b"o")
     late = asyncio.create_task(served.send(await served.sign(address, 2, 4096, offset=4096), OLD))
     await until(disk.is_asleep.is_set)
-    completing = asyncio.create_task(
-        served.store.complete_multipart(address, listed, size=4096, checksum=None)
-    )
+    completing = asyncio.create_task(served.store.complete_multipart(address, listed, size=4096, checksum=None))
     await until(lambda: _is_cut(served))
 
     refused = await served.send(await served.sign(address, 3, 1, offset=8192), b"3")
