@@ -1,0 +1,298 @@
+"""The sweeper: what is due is seen to, once, by whichever instance comes first; nothing else is touched (rules 2, 6, 10)."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from tests.unit.core.rig import BODY, OWNER, Rig
+from uploadcore import SweepReport, UploadConfig, UploadState
+from uploadcore.errors import DatabaseUnavailableError, StorageFullError, StoreUnavailableError
+from uploadcore.ports import ObjectHeaders
+from uploadcore.upload import Address
+from uploadcore_memory import MEMORY_CAPABILITIES, MemoryObjectStore
+
+HEADERS = ObjectHeaders("application/octet-stream")
+
+
+async def test_nothing_due_is_nothing_done(rig: Rig) -> None:
+    await rig.begin()
+    await rig.completed()
+
+    assert await rig.core.sweep() == SweepReport()
+
+
+async def test_an_upload_whose_deadline_has_passed_expires(rig: Rig) -> None:
+    await rig.sent()
+    rig.after(days=1)
+
+    report = await rig.core.sweep()
+
+    assert report.expired == 1
+    assert (rig.only().state, rig.store.multiparts, rig.events) == (UploadState.EXPIRED, {}, ["upload.expired"])
+    assert rig.database.inner.open_quota(OWNER) == (0, 0)
+
+
+async def pending(rig: Rig) -> None:
+    """An upload whose opener died."""
+    rig.store.faults.fail("create_multipart", StoreUnavailableError("away"))
+    with pytest.raises(StoreUnavailableError):
+        await rig.begin(idempotency_key="k")
+    assert rig.only().state is UploadState.PENDING
+
+
+async def test_a_pending_upload_whose_opener_stopped_is_opened(rig: Rig) -> None:
+    await pending(rig)
+
+    assert (await rig.core.sweep()).opened == 1
+
+    assert rig.only().state is UploadState.UPLOADING
+    assert list(rig.store.multiparts) == [rig.only().address.storage_upload_id]
+
+
+async def test_a_pending_upload_whose_deadline_has_passed_expires(rig: Rig) -> None:
+    await pending(rig)
+    rig.after(days=1)
+
+    await rig.core.sweep()
+
+    assert rig.only().state is UploadState.EXPIRED
+
+
+async def test_one_failure_is_counted_and_stops_no_other(rig: Rig) -> None:
+    await pending(rig)
+    other = await rig.begin()
+    rig.store.faults.fail("abort_multipart", StoreUnavailableError("away"))
+    await rig.abort(other.id)
+    rig.store.faults.fail("create_multipart", StorageFullError("no room"))
+
+    report = await rig.core.sweep()
+
+    assert (report.failed, report.cleaned) == (1, 1)
+    assert sorted(rig.events) == ["upload.aborted", "upload.failed"]
+
+
+async def test_two_instances_at_once_do_everything_once(rig: Rig) -> None:
+    for _ in range(20):
+        await rig.sent()
+    rig.after(days=1)
+
+    reports = await asyncio.gather(rig.core.sweep(), rig.another_core().sweep())
+
+    assert sum(report.expired for report in reports) == 20
+    assert sum(report.failed for report in reports) == 0
+    assert rig.events == ["upload.expired"] * 20
+
+
+async def test_a_pass_is_bounded_and_says_that_there_is_more() -> None:
+    rig = Rig(config=UploadConfig(batch=2))
+    for _ in range(3):
+        await rig.begin()
+    rig.after(days=1)
+
+    first, second = await rig.core.sweep(), await rig.core.sweep()
+
+    assert (first.expired, first.more) == (2, True)
+    assert (second.expired, second.more) == (1, False)
+
+
+async def test_a_dry_run_counts_and_changes_nothing(rig: Rig) -> None:
+    done = await rig.completed()
+    rig.store.faults.fail("delete", StoreUnavailableError("away"))
+    await rig.core.files.delete(done.upload.file_id, owner=OWNER)
+    await rig.begin()
+    await stray(rig)
+    rig.after(days=1, minutes=16)
+    uploads, objects, multiparts = rig.database.inner.uploads, rig.store.objects, rig.store.multiparts
+
+    report = await rig.core.sweep(dry_run=True)
+
+    assert (report.expired, report.files_deleted, report.orphans) == (1, 1, 1)
+    assert (uploads, objects, multiparts) == (
+        rig.database.inner.uploads,
+        rig.store.objects,
+        rig.store.multiparts,
+    )
+    real = await rig.core.sweep()
+    assert (real.expired, real.files_deleted, real.orphans) == (1, 1, 1)
+
+
+async def test_a_store_that_keeps_showing_something_is_looked_at_again_next_time(rig: Rig) -> None:
+    upload = await rig.begin(5, sign=1)
+    await rig.abort(upload.id)
+    await rig.redeem(upload.parts[0], b"hello")
+    rig.after(hours=2)
+
+    async def nothing(address: Address) -> None: ...
+
+    rig.store.__dict__["delete"] = nothing
+    await rig.core.sweep()
+    assert rig.only().recheck_at is not None
+    del rig.store.__dict__["delete"]
+    await rig.core.sweep()
+
+    assert (rig.only().recheck_at, rig.bodies) == (None, [])
+
+
+async def test_the_content_of_a_file_that_stands_survives_a_recheck(rig: Rig) -> None:
+    """Superseded by a version that was itself superseded by this one's late completion: current after all."""
+    first = await rig.sent(b"old content")
+    second = await rig.completed(b"new content", file_id=first.file_id)
+    await rig.complete(first.id)
+    async with rig.database.inner.transaction() as tx:
+        await tx.uploads.save(rig.upload(first.id).recheck(rig.config.recheck_after))
+    rig.after(hours=2)
+
+    report = await rig.core.sweep()
+
+    assert report.rechecked == 2
+    assert rig.bodies == [b"old content"]
+    assert rig.upload(second.upload.id).recheck_at is rig.upload(first.id).recheck_at is None
+
+
+async def test_old_idempotency_keys_and_delivered_events_are_purged(rig: Rig) -> None:
+    upload = await rig.sent(idempotency_key="k")
+    await rig.complete(upload.id)
+    await rig.core.relay()
+    rig.after(hours=24)
+    assert (await rig.core.sweep()).records_purged == 0
+    rig.after(seconds=1)
+
+    assert (await rig.core.sweep()).records_purged == 2
+    assert rig.events == []
+
+
+async def test_a_database_that_can_not_be_asked_is_said_so(rig: Rig) -> None:
+    rig.database.faults.fail("reader", DatabaseUnavailableError("away"))
+
+    with pytest.raises(DatabaseUnavailableError):
+        await rig.core.sweep()
+
+
+# --- orphans ------------------------------------------------------------------------------------------------------
+
+
+async def stray(rig: Rig, key: str = "uploads/here/nobody/x") -> str:
+    """A multipart upload the store has, without a row."""
+    return await MemoryObjectStore.create_multipart(rig.store, Address(rig.store.bucket, key), HEADERS)
+
+
+async def test_a_multipart_upload_no_row_knows_is_aborted_once_older_than_any_of_ours_can_be(rig: Rig) -> None:
+    await stray(rig)
+    rig.after(days=1, minutes=15)
+    assert (await rig.core.sweep()).orphans == 0
+    rig.after(seconds=1)
+
+    assert (await rig.core.sweep()).orphans == 1
+    assert rig.store.multiparts == {}
+
+
+async def test_what_lies_elsewhere_is_nobodys_business_here(rig: Rig) -> None:
+    theirs = {
+        await stray(rig, key) for key in ("other/here/x", "uploads/another-installation/x", "uploads/hereafter/x")
+    }
+    rig.after(days=30)
+
+    assert (await rig.core.sweep()).orphans == 0
+    assert set(rig.store.multiparts) == theirs
+
+
+async def test_a_row_with_another_multipart_upload_leaves_this_one_an_orphan(rig: Rig) -> None:
+    await rig.begin()
+    await stray(rig, rig.only().address.key)
+    rig.after(hours=23)
+    await rig.send(rig.only().id)
+    await rig.complete(rig.only().id)
+    rig.clock.advance(rig.config.orphan_age)
+
+    assert (await rig.core.sweep()).orphans == 1
+
+
+async def test_a_multipart_upload_of_an_open_upload_is_no_orphan_however_old(rig: Rig) -> None:
+    held = rig.store.faults.hold("abort_multipart")
+    await rig.begin()
+    rig.after(days=2)
+    sweeping = asyncio.ensure_future(rig.core.sweep())
+    await held.reached.wait()
+
+    report = await rig.another_core().sweep()
+    held.let_go()
+    await sweeping
+
+    assert report.orphans == 0
+
+
+async def test_what_a_pending_upload_may_have_made_is_no_orphan() -> None:
+    rig = Rig(config=UploadConfig(batch=1))
+    for key in ("a", "b"):
+        rig.store.faults.fail("create_multipart", StoreUnavailableError("answer lost"), after_effect=True)
+        with pytest.raises(StoreUnavailableError):
+            await rig.begin(idempotency_key=key)
+    rig.after(days=2)
+
+    report = await rig.core.sweep()  # sees to the first; the other is still pending
+
+    assert (report.orphans, len(rig.store.multiparts)) == (0, 1)
+    await rig.core.sweep()
+    assert rig.store.multiparts == {}
+
+
+async def test_more_orphans_than_one_lookup_takes_are_all_aborted(rig: Rig) -> None:
+    for number in range(2_001):
+        await stray(rig, f"uploads/here/nobody/{number}")
+    rig.after(days=2)
+
+    assert (await rig.core.sweep()).orphans == 2_001
+    assert rig.store.multiparts == {}
+
+
+async def test_where_the_store_can_not_list_by_prefix_all_are_listed_and_filtered() -> None:
+    rig = Rig(capabilities=replace(MEMORY_CAPABILITIES, list_by_prefix=False))
+    theirs = await stray(rig, "other/x")
+    await stray(rig)
+    rig.after(days=2)
+
+    assert (await rig.core.sweep()).orphans == 1
+    assert list(rig.store.multiparts) == [theirs]
+
+
+async def test_the_first_sweep_marks_the_prefix_as_this_installations(rig: Rig) -> None:
+    await rig.core.sweep(dry_run=True)
+    assert rig.store.objects == {}
+
+    await rig.core.sweep()
+    await rig.core.sweep()
+
+    assert list(rig.store.objects) == ["uploads/here/.installation"]
+
+
+async def test_where_the_marker_is_anothers_orphans_are_left_alone(rig: Rig) -> None:
+    marker = Address(rig.store.bucket, "uploads/here/.installation")
+    await rig.store.put_marker(marker, ObjectHeaders("x/y", {"uploadcore-installation": "elsewhere"}))
+    await stray(rig)
+    rig.after(days=2)
+
+    assert (await rig.core.sweep()).orphans == 0
+    assert len(rig.store.multiparts) == 1
+
+
+async def test_a_store_that_does_not_answer_fails_the_search_for_orphans_alone(rig: Rig) -> None:
+    await rig.begin()
+    rig.after(days=1)
+    rig.store.faults.pass_by("head", 2)
+    rig.store.faults.fail("head", StoreUnavailableError("away"))
+
+    report = await rig.core.sweep()
+
+    assert (report.expired, report.orphans, report.failed) == (1, 0, 1)
+
+
+async def test_a_body_is_never_an_orphan(rig: Rig) -> None:
+    await rig.completed()
+    rig.after(days=30)
+
+    await rig.core.sweep()
+
+    assert rig.bodies == [BODY]
