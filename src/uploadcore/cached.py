@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
+from uploadcore.errors import UploadCoreError
 from uploadcore.file import Checksum, ChecksumAlgorithm
 from uploadcore.plan import PartPlan
 from uploadcore.ports import Cache, Database
@@ -40,8 +41,9 @@ class CachedUploads:
         """
         if self._cache is not None:
             found = await self._cache.get(_key(upload_id))
-            if found is not None:
-                return _decode(found)
+            upload = None if found is None else _decode(found)
+            if upload is not None:
+                return upload
         reading = self._reading.get(upload_id)
         if reading is None:
             reading = asyncio.create_task(self._fill(upload_id))
@@ -85,8 +87,15 @@ def _encode(upload: Upload) -> bytes:
     return json.dumps(values, separators=(",", ":")).encode()
 
 
-def _decode(encoded: bytes) -> Upload:
-    values = json.loads(encoded)
+def _decode(encoded: bytes) -> Upload | None:
+    """The upload; `None` if the bytes are damaged, or another version of this code wrote them in another way."""
+    try:
+        return _decoded(json.loads(encoded))
+    except (ValueError, LookupError, TypeError, UploadCoreError):
+        return None
+
+
+def _decoded(values: dict[str, Any]) -> Upload:
     for name in _TIMES:
         if values[name] is not None:
             values[name] = datetime.fromisoformat(values[name])
