@@ -166,11 +166,16 @@ class Client:
 
     def unfinished(self) -> list[tuple[str, Path]]:
         """`(upload id, path)` of the uploads to this service that calls on this machine have left unfinished, newest first."""
-        return [(upload_id, Path(each.path)) for upload_id, each in self._journals.find() if each.server == self.url]
+        return [
+            (left.upload_id, Path(left.identity.path))
+            for left in self._journals.find()
+            if left.identity.server == self.url
+        ]
 
     def path_of(self, upload_id: str) -> Path | None:
         """The file this machine's journal names for an upload."""
-        return next((Path(each.path) for _, each in self._journals.find(upload_id) if each.server == self.url), None)
+        found = (left.identity for left in self._journals.find(upload_id))
+        return next((Path(identity.path) for identity in found if identity.server == self.url), None)
 
     def uploads(self, *, state: str | None = None, limit: int | None = None) -> list[Upload]:
         """Own uploads, newest first.

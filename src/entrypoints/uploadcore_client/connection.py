@@ -94,13 +94,14 @@ class _Sending:
         if not isinstance(data, memoryview):
             super().send(data)  # type: ignore[misc]
             return
-        send = self.sock.send
-        while data:
-            data = data[send(data) :]
         # An answer before the end of the body is a refusal: sending on is for nothing. Over TLS, readable may mean a session ticket.
+        # Looked for before a piece and never after one, which may be the last.
         if not isinstance(self.sock, ssl.SSLSocket) and wait_for_read(self.sock, timeout=0):
             self.cut_short = True
             raise BrokenPipeError("answered before the end of the body")
+        send = self.sock.send
+        while data:
+            data = data[send(data) :]
 
 
 class _Plain(_Sending, HTTPConnection):

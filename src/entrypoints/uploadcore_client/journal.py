@@ -30,7 +30,7 @@ from uploadcore_client.errors import TransferInUseError
 from uploadcore_client.locking import try_lock
 from uploadcore_client.source import SourceFile
 
-__all__ = ["Identity", "Journal", "Journals", "state_directory"]
+__all__ = ["Identity", "Journal", "Journals", "Leftover", "state_directory"]
 
 log = logging.getLogger(__name__)
 
@@ -103,41 +103,47 @@ class Journals:
             log.warning("no resume journal can be kept in %s: %s", self._directory, exc.strerror or exc)
             return Journal(None, identity)
 
-    def find(self, upload_id: str | None = None) -> Iterator[tuple[str, Identity]]:
-        """`(upload id, identity)` of the transfers left behind, newest first; of one upload only, if named."""
+    def find(self, upload_id: str | None = None) -> Iterator[Leftover]:
+        """What the transfers left behind whose upload is known, newest first; of one upload only, if named."""
         with contextlib.suppress(OSError):
             paths = sorted(self._directory.glob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
             for path in paths:
-                left = _Left.read(path)
+                left = Leftover.read(path)
                 if left is not None and left.upload_id and upload_id in {None, left.upload_id}:
-                    yield left.upload_id, left.identity
+                    yield left
 
     def drop(self, upload_id: str) -> None:
         """An upload is no more: forget what was left of it, unless a process is at it."""
-        for _, identity in list(self.find(upload_id)):
-            with contextlib.suppress(UploadCoreError), self.open(identity) as journal:
+        for left in list(self.find(upload_id)):
+            with contextlib.suppress(UploadCoreError), self.open(left.identity) as journal:
                 journal.delete()
 
 
 @dataclass(slots=True)
-class _Left:
-    """What a journal says, its events folded in order."""
+class Leftover:
+    """What a journal says, its events folded in order.
+
+    Attributes:
+        upload_id: The empty string while it was not known.
+        states: The last state of each part that was written down.
+        crcs: CRC64NVME of the parts that were sent.
+    """
 
     identity: Identity
     idempotency_key: str
-    upload_id: str | None
+    upload_id: str
     states: dict[int, PartState]
     crcs: dict[int, int]
 
     @classmethod
-    def read(cls, path: Path) -> _Left | None:
+    def read(cls, path: Path) -> Leftover | None:
         """`None` if there is none, or it is of another format."""
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
             head = json.loads(lines[0])
             if head["format"] != FORMAT:
                 return None
-            left = cls(Identity(**head["identity"]), head["idempotency_key"], None, {}, {})
+            left = cls(Identity(**head["identity"]), head["idempotency_key"], "", {}, {})
         except (OSError, ValueError, LookupError, TypeError):
             return None
         for line in lines[1:]:
@@ -177,12 +183,12 @@ class Journal:
         left = None
         if path is not None:
             self._descriptor = _held(path, identity)
-            left = _Left.read(path)
+            left = Leftover.read(path)
         if left is None or left.identity != identity:
             self._begin()
         else:
             self.idempotency_key = left.idempotency_key
-            self.upload_id = left.upload_id
+            self.upload_id = left.upload_id or None
             self.states, self.crcs = left.states, left.crcs
 
     def begin_again(self) -> None:

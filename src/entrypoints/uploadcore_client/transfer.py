@@ -208,9 +208,12 @@ class Transfer:
     def _answered(self) -> File | None:
         """The file of an upload that was completing or completed when it was found; `None` if the store wants parts again."""
         try:
-            return self._completed(None)
+            file = self._completed(None)
         except PartsMissingError:
             return None
+        for number in self._table.numbers:
+            self.meter.found(self._table.length(number))
+        return file
 
     def _round_and_complete(self, report: ProgressCallback) -> File:
         """One round. Raises `TransientError` if another is needed: the parts that are missing are planned again by then."""
