@@ -6,13 +6,10 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
-import structlog
 from litestar import Litestar, Request
 from litestar.di import Provide
-from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
 
 from uploadcore import UploadCore
-from uploadcore.errors import InvalidRequestError, UploadCoreError
 from uploadcore.ports import ObjectStore
 from uploadcore_app import Container, Settings, open_app
 from uploadcore_filesystem import FilesystemObjectStore
@@ -21,13 +18,15 @@ from uploadcore_http.auth import Authenticator, LoopbackDeveloper
 from uploadcore_http.background import in_background
 from uploadcore_http.data import data_app
 from uploadcore_http.edge import Edge, request_id_of
+from uploadcore_http.failures import problem_for
 from uploadcore_http.files import FILE_ROUTES
 from uploadcore_http.lifecycle import Lifecycle
+from uploadcore_http.logs import log_with_structlog, request_log
 from uploadcore_http.metrics import Metrics
 from uploadcore_http.openapi import ApiDocument
 from uploadcore_http.operations import OPERATION_ROUTES, Health, MetricsAccess
-from uploadcore_http.problems import MethodNotAllowedError, RouteNotFoundError, UnexpectedError, problem_response
 from uploadcore_http.requests import ApiRequest
+from uploadcore_http.shortcut import SigningShortcut
 from uploadcore_http.tokens import JwtAuthenticator
 from uploadcore_http.uploads import UPLOAD_ROUTES
 
@@ -35,8 +34,6 @@ __all__ = ["ROUTES", "create_app", "create_asgi", "lifecycle_of"]
 
 ROUTES = (*UPLOAD_ROUTES, *FILE_ROUTES, *OPERATION_ROUTES)
 """Every handler there is: the application, the OpenAPI document and the tested matrix of roles are made of this."""
-
-log = structlog.get_logger("uploadcore_http")
 
 
 def create_asgi(
@@ -76,7 +73,7 @@ def create_asgi(
     """
     lifecycle, metrics = Lifecycle(is_started=True), Metrics()
     return Edge(
-        cast(AsgiApp, _routed(core, lifecycle, metrics, metrics_token)),
+        SigningShortcut(cast(AsgiApp, _routed(core, lifecycle, metrics, metrics_token)), core),
         authenticate=authenticate,
         lifecycle=lifecycle,
         metrics=metrics,
@@ -84,7 +81,7 @@ def create_asgi(
         public_url=public_url,
         cors_origins=cors_origins,
         max_in_flight=max_in_flight,
-        logs_requests=logs_requests,
+        log_request=log_with_structlog if logs_requests else None,
     )
 
 
@@ -120,7 +117,7 @@ def create_app(settings: Settings, container: Container | None = None) -> Litest
     metrics_token = None if settings.metrics_token is None else settings.metrics_token.get_secret_value()
     application = _routed(core, lifecycle, metrics, metrics_token, lifespan=[opened])
     edge = Edge(
-        cast(AsgiApp, application.asgi_handler),
+        SigningShortcut(cast(AsgiApp, application.asgi_handler), core),
         authenticate=_authenticator(settings),
         lifecycle=lifecycle,
         metrics=metrics,
@@ -128,7 +125,7 @@ def create_app(settings: Settings, container: Container | None = None) -> Litest
         public_url=settings.public_url,
         cors_origins=settings.cors_origins,
         max_in_flight=settings.max_in_flight,
-        logs_requests=settings.log_level in {"debug", "info"},
+        log_request=request_log(settings.log_format, settings.log_level),
     )
     # Around Litestar's own handler, not among its middleware: those see no request that matches no route.
     application.asgi_handler = cast(Any, edge)
@@ -191,18 +188,4 @@ def _given(part: Any) -> Provide:
 
 
 def _problem(request: Request[Any, Any, Any], error: Exception) -> Any:
-    """Whatever was raised, as a problem document."""
-    request_id = request_id_of(request.scope)
-    known: UploadCoreError
-    if isinstance(error, UploadCoreError) and error.code != "internal":
-        known = error
-    elif isinstance(error, NotFoundException):
-        known = RouteNotFoundError()
-    elif isinstance(error, MethodNotAllowedException):
-        known = MethodNotAllowedError((error.headers or {}).get("allow", ""))
-    elif isinstance(error, HTTPException) and 400 <= error.status_code < 500:
-        known = InvalidRequestError(error.detail)
-    else:
-        log.error("unexpected", request_id=request_id, exc_info=error)
-        known = UnexpectedError()
-    return problem_response(known, request_id)
+    return problem_for(error, request_id_of(request.scope))

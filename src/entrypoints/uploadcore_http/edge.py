@@ -10,11 +10,11 @@ import re
 import secrets
 import time
 from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 from urllib.parse import unquote
 
-import structlog
 from starlette.middleware.cors import CORSMiddleware
 
 from uploadcore.errors import InvalidRequestError, OverloadedError, UploadCoreError
@@ -22,6 +22,7 @@ from uploadcore_http.asgi import AsgiApp, Message, Receive, Scope, Send
 from uploadcore_http.auth import Authenticator, Principal
 from uploadcore_http.lifecycle import Lifecycle
 from uploadcore_http.links import Links
+from uploadcore_http.logs import RequestLine, RequestLog
 from uploadcore_http.metrics import Metrics
 from uploadcore_http.problems import RouteNotFoundError, UnauthenticatedError, problem_response
 
@@ -39,8 +40,6 @@ _ALWAYS = [
     (b"x-content-type-options", b"nosniff"),
 ]
 _CLOSE = (b"connection", b"close")
-
-log = structlog.get_logger("uploadcore_http")
 
 
 def request_id_of(scope: Mapping[str, Any]) -> str:
@@ -60,7 +59,7 @@ class Edge:
         public_url: Where clients reach the application; `None`: as they reached it with this request.
         cors_origins: Origins of browser applications.
         max_in_flight: Requests served at a time; more are told to come back.
-        logs_requests: Whether each request is a line in the log.
+        log_request: Writes the line each request has in the log; `None`: it has none.
     """
 
     def __init__(
@@ -74,7 +73,7 @@ class Edge:
         public_url: str | None = None,
         cors_origins: Collection[str] = (),
         max_in_flight: int = 1_000,
-        logs_requests: bool = True,
+        log_request: RequestLog | None = None,
     ) -> None:
         self._app = app
         self._authenticate = authenticate
@@ -83,7 +82,7 @@ class Edge:
         self._data = data
         self._public_links = None if public_url is None else Links(public_url)
         self._max_in_flight = max_in_flight
-        self._logs_requests = logs_requests
+        self._log_request = log_request
         self._served: Any = self._serve
         if (
             cors_origins
@@ -128,17 +127,11 @@ class Edge:
             method = scope["method"] if scope["method"] in _METHODS else "OTHER"
             route = inner.get("path_template") or UNMATCHED
             metrics.observe(method, route, answer.status, seconds)
-            if self._logs_requests:
+            if self._log_request is not None:
                 principal = inner.get("user")
-                log.info(
-                    "request",
-                    request_id=request_id,
-                    method=method,
-                    route=route,
-                    status=answer.status,
-                    ms=round(seconds * 1000, 2),
-                    owner=principal.owner if isinstance(principal, Principal) else None,
-                )
+                owner = principal.owner if isinstance(principal, Principal) else None
+                ms, now = round(seconds * 1000, 2), datetime.now(UTC)
+                self._log_request(RequestLine(request_id, method, route, answer.status, ms, owner, now))
 
     async def _serve(self, scope: Any, receive: Receive, send: Send) -> None:
         path = scope["path"]

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 from urllib.parse import parse_qsl
 
 import msgspec
 from litestar import Request
 from litestar.datastructures import State
-from litestar.types import Receive
 
 from uploadcore.errors import InvalidRequestError, NoSuchFileError, UploadNotFoundError
+from uploadcore_http.asgi import Receive
 from uploadcore_http.auth import Principal
 from uploadcore_http.problems import BodyTooLargeError, UnauthenticatedError
 
-__all__ = ["LARGE_BODY", "SMALL_BODY", "ApiRequest", "decode", "whole_number"]
+__all__ = ["LARGE_BODY", "SMALL_BODY", "ApiRequest", "decode", "read_body", "whole_number"]
 
 SMALL_BODY = 64 * 1024
 """Bytes a body may have: an initiate with every field at its limit has about 20 KiB."""
@@ -110,10 +110,16 @@ class ApiRequest(Request[Principal, None, State]):
         Raises:
             BodyTooLargeError: It has more than `limit` bytes.
         """
-        return await _read(self.receive, limit)
+        return await read_body(cast(Receive, self.receive), limit)
 
 
-async def _read(receive: Receive, limit: int) -> bytes:
+async def read_body(receive: Receive, limit: int) -> bytes:
+    """A request's body, of which never more than `limit` bytes are held.
+
+    Raises:
+        BodyTooLargeError: It has more.
+        InvalidRequestError: The connection was cut before its end.
+    """
     message: Any = await receive()
     body: bytes = message.get("body", b"")
     if message["type"] == "http.request" and not message.get("more_body", False) and len(body) <= limit:

@@ -29,8 +29,9 @@ from uploadcore_http.schemas import (
     upload_page_body,
 )
 
-__all__ = ["FILE_EXAMPLE", "UPLOAD_ROUTES"]
+__all__ = ["FILE_EXAMPLE", "SIGN_PATH", "UPLOAD_ROUTES", "sign"]
 
+SIGN_PATH = "/v1/uploads/{upload_id:str}/part-urls"
 MAX_IDEMPOTENCY_KEY = 255
 MAX_CURSOR = 512
 MAX_FINGERPRINT = 255
@@ -300,7 +301,7 @@ async def list_parts(request: ApiRequest, core: NamedDependency[UploadCore]) -> 
 
 
 @post(
-    "/v1/uploads/{upload_id:str}/part-urls",
+    SIGN_PATH,
     opt=operation_opt(
         Operation(
             id="signParts",
@@ -320,20 +321,25 @@ async def list_parts(request: ApiRequest, core: NamedDependency[UploadCore]) -> 
     ),
 )
 async def sign_parts(request: ApiRequest, core: NamedDependency[UploadCore]) -> BytesResponse:
-    """Sign parts. The hot path: what can be left out here is."""
+    """Sign parts: the long way, for what `SigningShortcut` does not take."""
     owner = request.owner
     request.query()
-    asked = decode(_part_urls_request, await request.read(LARGE_BODY))
+    return await sign(core, owner, request.upload_id, await request.read(LARGE_BODY))
+
+
+async def sign(core: UploadCore, owner: str, upload_id: str, body: bytes) -> BytesResponse:
+    """Sign the parts a body asks for. The hot path: what can be left out here is."""
+    asked = decode(_part_urls_request, body)
     if asked.checksums or asked.lengths:
         parts = await core.uploads.sign_parts(
-            request.upload_id,
+            upload_id,
             owner=owner,
             part_numbers=asked.part_numbers,
             checksums=asked.part_checksums(),
             lengths=asked.part_lengths(),
         )
     else:
-        parts = await core.uploads.sign_parts(request.upload_id, owner=owner, part_numbers=asked.part_numbers)
+        parts = await core.uploads.sign_parts(upload_id, owner=owner, part_numbers=asked.part_numbers)
     return BytesResponse(_encode(SignedPartsBody(signed_parts(parts))), 200, "application/json")
 
 
