@@ -78,8 +78,7 @@ def _serve(runner: asyncio.Runner) -> None:
 
 _thread = _LoopThread()
 atexit.register(_thread.stop)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_thread.forget)
+os.register_at_fork(after_in_child=_thread.forget)
 
 
 class BlockingUploadService:

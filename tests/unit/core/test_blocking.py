@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from uploadcore import BlockingUploadCore, FileStatus, UploadCore, UploadState
-from uploadcore.blocking import BlockingFileService, BlockingUploadService, _thread
+from uploadcore.blocking import BlockingFileService, BlockingUploadService, _LoopThread, _thread
 from uploadcore.errors import UploadNotFoundError
 from uploadcore.file_service import FileService
 from uploadcore.upload_service import UploadService
@@ -109,6 +109,23 @@ def test_the_thread_ends_when_stopped_and_the_next_call_starts_another() -> None
     _thread.stop()
 
     assert core.sweep().failed == 0
+
+
+def test_what_is_forgotten_is_started_again() -> None:
+    """What happens in the child of a fork, seen from inside: there, the parent's thread does not run."""
+    loop_thread = _LoopThread()
+
+    async def where() -> int:
+        return threading.get_ident()
+
+    before, parents = loop_thread.run(where()), (loop_thread._loop, loop_thread._thread)
+    loop_thread.forget()
+    after = loop_thread.run(where())
+
+    assert before != after
+    loop_thread.stop()
+    loop_thread._loop, loop_thread._thread = parents
+    loop_thread.stop()
 
 
 def run(script: str) -> str:

@@ -409,6 +409,26 @@ async def test_a_single_put_whose_object_vanished_is_lost_too(rig: Rig) -> None:
     assert (await rig.complete(upload.id)).file is not None
 
 
+async def test_of_two_that_reopen_a_single_put_one_wins(rig: Rig) -> None:
+    upload = await rig.sent(b"hello")
+    rig.store.faults.pass_by("head")
+    rig.store.faults.fail("head", AWAY)
+    assert (await rig.complete(upload.id)).file is None
+    await MemoryObjectStore.delete(rig.store, rig.only().address)
+    await rig.core.sweep()
+    rig.after(seconds=10)
+    rig.database.faults.pass_by("transaction")  # the take-over
+    held = rig.database.faults.hold("transaction")
+    sweeping = asyncio.ensure_future(rig.core.sweep())
+    await held.reached.wait()
+    async with rig.database.inner.transaction() as tx:
+        won = await tx.uploads.save(rig.only().reopened(None, confirmed_after=timedelta(seconds=10)))
+    held.let_go()
+
+    assert (await sweeping).failed == 0
+    assert rig.only() == won
+
+
 # --- an object nobody expected ------------------------------------------------------------------------------------
 
 
