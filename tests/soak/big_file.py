@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 import subprocess
 import tempfile
 import threading
 import time
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.soak.service import peak_memory, running
@@ -32,41 +34,65 @@ def sparse(path: Path, size: int) -> str:
     return digest.hexdigest()
 
 
-def watch(process: subprocess.Popen[str], peaks: list[int]) -> None:
-    """Note a process's memory until it ends."""
-    while process.poll() is None:
-        try:
-            peaks.append(peak_memory(process.pid))
-        except (OSError, RuntimeError):
-            return
-        time.sleep(0.1)
+@dataclass(frozen=True)
+class Figures:
+    """Of one upload. Sizes in bytes, times in seconds; `idle` is the memory of a process that did nothing yet."""
+
+    size: int
+    took: float
+    client_idle: int
+    client_peak: int
+    server_idle: int
+    server_peak: int
+
+    def line(self) -> str:
+        return (
+            f"big_file: {self.size / GIB:.2f} GiB in {self.took:.1f} s ({self.size / 1e9 / self.took:.2f} GB/s), SHA-256 equal; "
+            f"peak memory: client {self.client_peak / MIB:.0f} MiB (idle {self.client_idle / MIB:.0f}), "
+            f"server {self.server_peak / MIB:.0f} MiB (idle {self.server_idle / MIB:.0f})"
+        )
 
 
-def run(*, size: int = 10 * GIB, folder: Path | None = None) -> list[str]:
-    """Upload it, download it, compare."""
-    with tempfile.TemporaryDirectory(dir=folder) as name, running(Path(name)) as service:
+def measured(*, size: int) -> Figures:
+    """Upload a file, download it, compare."""
+    with tempfile.TemporaryDirectory() as name, running(Path(name)) as service:
         path = service.folder / "big.bin"
         expected = sparse(path, size)
-        idle = service.peak_memory()
+        listing, _ = peaks(service.client("ls", wait=False))
+        server_idle = service.peak_memory()
         begun = time.monotonic()
-        client = service.client("upload", path, "--json", wait=False)
-        peaks: list[int] = [0]
-        watcher = threading.Thread(target=watch, args=(client, peaks))
-        watcher.start()
-        out, err = client.communicate(timeout=3_600)
-        watcher.join()
+        client_peak, printed = peaks(service.client("upload", path, "--json", wait=False))
         took = time.monotonic() - begun
-        assert client.returncode == 0, err[-2000:]
-        found = service.call("GET", "/v1/uploads?state=completed")["uploads"]
-        file_id = found[0]["file_id"]
         digest = hashlib.sha256()
+        file_id = json.loads(printed.splitlines()[-1])["file"]["id"]
         with urllib.request.urlopen(f"{service.url}/v1/files/{file_id}/content", timeout=120) as answer:
             while chunk := answer.read(MIB):
                 digest.update(chunk)
-        assert digest.hexdigest() == expected, f"bytes differ: {out[-500:]}"
-        return [
-            (
-                f"big_file: {size / GIB:.2f} GiB in {took:.1f} s ({size / 1e9 / took:.2f} GB/s), SHA-256 equal; peak memory: "
-                f"client {max(peaks) / MIB:.0f} MiB, server {service.peak_memory() / MIB:.0f} MiB (idle {idle / MIB:.0f} MiB)"
-            )
-        ]
+        assert digest.hexdigest() == expected, "bytes differ"
+        return Figures(size, took, listing, client_peak, server_idle, service.peak_memory())
+
+
+def peaks(client: subprocess.Popen[str]) -> tuple[int, str]:
+    """Peak memory of a client that runs to its end, and what it printed."""
+    peak = 0
+
+    def watch() -> None:
+        nonlocal peak
+        while client.poll() is None:
+            try:
+                peak = max(peak, peak_memory(client.pid))
+            except (OSError, RuntimeError):
+                return
+            time.sleep(0.02)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    out, err = client.communicate(timeout=3_600)
+    watcher.join()
+    assert client.returncode == 0, err[-2000:]
+    return peak, out
+
+
+def run(*, size: int = 10 * GIB) -> list[str]:
+    """At full scale."""
+    return [measured(size=size).line()]
