@@ -371,7 +371,7 @@ class UploadService:
         upload = await self._cached.get(upload_id)
         if upload.owner != owner:
             raise UploadNotFoundError(upload_id=upload_id)
-        if upload.state is not UploadState.UPLOADING:
+        if upload.state is not UploadState.UPLOADING or self._url_life(upload) <= timedelta(0):
             upload = await self._owned(upload_id, owner)  # a copy does not refuse
         if _underway(upload).state is UploadState.COMPLETING:
             raise _busy(upload)
@@ -391,8 +391,7 @@ class UploadService:
                 raise InvalidRequestError(
                     f"this store can't verify a {checksum.algorithm} of a part", upload_id=upload.id
                 )
-        assert upload.expires_at is not None, "set when it was recorded"
-        left = min(self._config.url_lifetime, upload.expires_at - self._clock.now())
+        left = self._url_life(upload)
         if left <= timedelta(0):
             raise UploadClosedError(upload_id=upload.id, state=upload.state, reason=Reason.EXPIRED)
         if upload.strategy is Strategy.SINGLE:
@@ -408,6 +407,11 @@ class UploadService:
             SignedPart(part.part_number, part.offset, part.length, request)
             for part, request in zip(parts, signed, strict=True)
         )
+
+    def _url_life(self, upload: Upload) -> timedelta:
+        """How long a URL signed now may live: never beyond the deadline."""
+        assert upload.expires_at is not None, "set when it was recorded"
+        return min(self._config.url_lifetime, upload.expires_at - self._clock.now())
 
     def _of_part(self, declared: Checksum | None) -> Checksum | None:
         """The checksum declared for the whole, where its only part can be refused by it: the object, once there, can't be replaced."""
