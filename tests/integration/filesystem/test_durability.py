@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 import uploadcore_filesystem.disk
-from tests.integration.filesystem.serving import Served
+from tests.integration.filesystem.serving import Served, files_below
 from uploadcore.errors import StoreUnavailableError
 from uploadcore.upload import Address
 
@@ -24,6 +25,7 @@ class Disk:
         self.dirty: set[str] = set()
         self.checks: list[Callable[[str, str], None]] = []
         self.failing: str | None = None
+        self.fails_once = False
         for name in ("pwritev", "fsync", "fdatasync", "ftruncate"):
             monkeypatch.setattr(os, name, self._watched(name, self._of_descriptor))
         for name in ("rename", "link", "unlink"):
@@ -45,6 +47,7 @@ class Disk:
         for check in self.checks:
             check(name, path)
         if self.failing is not None and (name, path.endswith(self.failing)) == ("fsync", True):
+            self.failing = None if self.fails_once else self.failing
             raise OSError(5, "the disk is ill")
 
     def _relative(self, path: str | os.PathLike[str]) -> str:
@@ -201,14 +204,11 @@ async def test_a_decision_that_can_not_be_carried_out_can_be_aborted(served: Ser
     assert [path for path in served.root.rglob("*") if path.is_file() and path.name != "lock"] == []
 
 
-async def test_an_object_whose_place_can_not_be_had_does_not_come_back(served: Served, disk: Disk) -> None:
+async def test_an_object_that_was_refused_half_way_does_not_come_back(served: Served, disk: Disk) -> None:
     signed = await served.sign_put("up/a", 1)
-    folder = served.root / "objects"
-    folder.rmdir()
-    folder.write_bytes(b"in the way")
+    disk.failing, disk.fails_once = f"objects/{hashlib.sha256(b'up/a').hexdigest()[:2]}", True
     assert (await served.send(signed, b"1")).status_code == 503
-    folder.unlink()
-    folder.mkdir()
+    assert files_below(served.root) == set()
     await served.store.close()
     await served.store.open()
     assert await served.store.head(Address("files", "up/a")) is None
