@@ -190,6 +190,30 @@ async def test_a_single_put_costs_one_write_transaction_less() -> None:
     assert rows == {"uploads": 1, "files": 1, "outbox": 1, "idempotency": 1, "quotas": 1}
 
 
+@pytest.mark.parametrize("expires", [False, True])
+async def test_an_abort_or_expiry_costs_two_write_transactions_and_one_for_looking_again(
+    rig: Rig, expires: bool
+) -> None:
+    upload = await rig.begin()
+    before = rig.database.calls["transaction"]
+
+    def written() -> int:
+        return rig.database.calls["transaction"] - before
+
+    if expires:
+        rig.after(days=1)
+        await rig.core.sweep()
+        assert written() == 2 + 1  # the last is the sweep's own: it purges what is old
+    else:
+        await rig.abort(upload.id)
+        assert written() == 2
+    rig.after(hours=2)
+    before = rig.database.calls["transaction"]
+    await rig.core.sweep()
+
+    assert written() == 1 + 1
+
+
 @pytest.mark.parametrize(("publisher", "writes"), [(None, 1), (MemoryEventPublisher(), 2)])
 async def test_one_pass_of_the_relay_costs_two_write_transactions_one_without_a_publisher(
     publisher: MemoryEventPublisher | None, writes: int
