@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, text
 
 from uploadcore.errors import DatabaseUnavailableError, InvalidRequestError, VersionConflictError
-from uploadcore_sql.errors import is_busy, map_exceptions
+from uploadcore_sql.errors import map_exceptions, once_free
 
 
 @pytest.fixture
@@ -60,5 +61,42 @@ def test_what_sqlalchemy_wraps_means_the_same() -> None:
     engine.dispose()
 
 
-def test_what_carries_no_code_is_not_busy() -> None:
-    assert not is_busy(RuntimeError())
+def test_what_another_connection_holds_is_tried_until_it_is_free(tmp_path: Path) -> None:
+    holder, waiter = (sqlite3.connect(tmp_path / "a.db", timeout=0, isolation_level=None) for _ in range(2))
+    holder.execute("BEGIN IMMEDIATE")
+    attempts = 0
+
+    def attempt() -> str:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 3:
+            holder.rollback()
+        waiter.execute("BEGIN IMMEDIATE")
+        return "begun"
+
+    assert once_free(attempt, patience=60) == "begun"
+    assert attempts == 3
+    holder.close()
+    waiter.close()
+
+
+def test_what_another_connection_keeps_is_not_tried_for_ever(tmp_path: Path) -> None:
+    holder, waiter = (sqlite3.connect(tmp_path / "a.db", timeout=0, isolation_level=None) for _ in range(2))
+    holder.execute("BEGIN IMMEDIATE")
+    with pytest.raises(DatabaseUnavailableError, match="another process"), map_exceptions():
+        once_free(lambda: waiter.execute("BEGIN IMMEDIATE"), patience=0.03)
+    holder.close()
+    waiter.close()
+
+
+def test_what_fails_for_another_reason_is_not_tried_again(connection: sqlite3.Connection) -> None:
+    attempts = 0
+
+    def attempt() -> None:
+        nonlocal attempts
+        attempts += 1
+        connection.execute("SELECT 1 FROM absent")
+
+    with pytest.raises(sqlite3.OperationalError):
+        once_free(attempt, patience=60)
+    assert attempts == 1

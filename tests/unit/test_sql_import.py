@@ -8,7 +8,7 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("missing", ["sqlalchemy", "alembic", "stamina"])
+@pytest.mark.parametrize("missing", ["sqlalchemy", "alembic"])
 def test_without_its_packages_the_import_names_the_extra_to_install(missing: str) -> None:
     program = f"import sys; sys.modules[{missing!r}] = None; import uploadcore_sql"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

@@ -10,7 +10,6 @@ SqlDatabase('/var/lib/uploadcore/uploads.db')
 try:
     import alembic  # noqa: F401 - asked for here, so that its absence is told once and helpfully
     import sqlalchemy  # noqa: F401
-    import stamina  # noqa: F401
 except ImportError as exc:
     raise ImportError("uploadcore_sql needs packages that are not installed: pip install 'uploadcore[server]'") from exc
 

@@ -10,13 +10,12 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import unquote
 
-import stamina
 from sqlalchemy import Engine, NullPool, create_engine
 
 from uploadcore.errors import DatabaseUnavailableError, InvalidRequestError
 from uploadcore.ports import AdapterContext, Transaction
 from uploadcore_sql.connection_thread import ConnectionThread
-from uploadcore_sql.errors import is_busy
+from uploadcore_sql.errors import once_free
 from uploadcore_sql.schema import bring_up_to_date
 from uploadcore_sql.session import ConnectionPool, Session
 
@@ -154,12 +153,8 @@ class SqlDatabase:
         # isolation_level None: the driver begins nothing by itself.
         connection = sqlite3.connect(self.path, timeout=self._patience, isolation_level=None)
         try:
-            connection.execute("PRAGMA foreign_keys = ON")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute(
-                "PRAGMA fullfsync = ON"
-            )  # macOS, whose plain fsync leaves the bytes in the drive's cache
-            set_up(connection)
+            # Where another process is just making the file, entering WAL fails at once, without the usual wait.
+            once_free(lambda: set_up(connection), patience=OPENING_PATIENCE)
         except BaseException:
             connection.close()
             raise
@@ -172,20 +167,23 @@ def _engine(connect: Callable[[], sqlite3.Connection]) -> Engine:
 
 
 def _as_writer(connection: sqlite3.Connection) -> None:
-    # Entering WAL fails at once, without the usual wait, where another process is just doing so.
-    for attempt in stamina.retry_context(
-        on=is_busy, attempts=None, timeout=OPENING_PATIENCE, wait_initial=0.01, wait_max=0.1
-    ):
-        with attempt:
-            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-    if mode != "wal":
+    _as_any(connection)
+    if connection.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
         raise DatabaseUnavailableError(
             "the database's file system does not share memory between connections: put it on a local disk"
         )
 
 
 def _as_reader(connection: sqlite3.Connection) -> None:
+    _as_any(connection)
     connection.execute("PRAGMA query_only = ON")
+
+
+def _as_any(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA synchronous = FULL")
+    # For macOS, whose plain fsync leaves the bytes in the drive's cache.
+    connection.execute("PRAGMA fullfsync = ON")
 
 
 def _path_of(url: str) -> Path:

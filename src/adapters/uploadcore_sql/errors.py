@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 
 from uploadcore.errors import DatabaseUnavailableError, InvalidRequestError, VersionConflictError
 
-__all__ = ["is_busy", "map_exceptions"]
+__all__ = ["map_exceptions", "once_free"]
+
+T = TypeVar("T")
 
 _ADVICE = {
     sqlite3.SQLITE_FULL: "the disk that holds it is full: make room, then try again",
@@ -24,12 +28,8 @@ _ADVICE = {
     sqlite3.SQLITE_NOTADB: "its file is something else, not an SQLite database: look at the path",
 }
 """By primary result code. Source: sqlite.org/rescode.html."""
+_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _UNIQUE = frozenset({sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY})
-
-
-def is_busy(error: Exception) -> bool:
-    """Whether another connection holds the lock that was needed."""
-    return _code(error) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
 @contextmanager
@@ -56,6 +56,21 @@ def map_exceptions() -> Iterator[None]:
         told = str(exc.orig if isinstance(exc, DBAPIError) else exc)
         because = f"{advice} ({told})" if advice else told
         raise DatabaseUnavailableError(f"the database can't be used: {because}") from exc
+
+
+def once_free(attempt: Callable[[], T], *, patience: float) -> T:
+    """What `attempt` returns, tried until no other connection holds the lock it needs, for up to `patience` seconds.
+
+    For the moments at which SQLite does not wait by itself, or not for long enough. To be called in a thread.
+    """
+    give_up_at = time.monotonic() + patience
+    while True:
+        try:
+            return attempt()
+        except (DBAPIError, sqlite3.Error) as exc:
+            if _code(exc) not in _BUSY or time.monotonic() >= give_up_at:
+                raise
+        time.sleep(0.01)
 
 
 def _code(error: Exception) -> int:

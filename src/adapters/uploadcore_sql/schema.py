@@ -9,14 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import stamina
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext, RevisionStep
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, select
 
 from uploadcore.errors import DatabaseUnavailableError
-from uploadcore_sql.errors import is_busy
+from uploadcore_sql.errors import once_free
 from uploadcore_sql.tables import installation
 
 __all__ = ["VERSION_TABLE", "bring_up_to_date", "current_revision", "migrate", "scripts"]
@@ -65,11 +64,7 @@ def bring_up_to_date(connection: Connection, *, patience: float) -> str:
     head = scripts().get_current_head()
     if current_revision(connection) != head:
         connection.rollback()
-        for attempt in stamina.retry_context(
-            on=is_busy, attempts=None, timeout=patience, wait_initial=0.01, wait_max=0.1
-        ):
-            with attempt:
-                _begin(connection)
+        once_free(lambda: _begin(connection), patience=patience)
         if not _is_newer(connection):
             migrate(connection)
         connection.commit()

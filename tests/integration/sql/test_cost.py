@@ -38,10 +38,13 @@ async def upload_and_complete(database: SqlDatabase, *, parts: int) -> tuple[int
     return database.write_transactions, rows
 
 
-@pytest.mark.parametrize("parts", [2, 40])
-async def test_an_upload_costs_four_write_transactions_and_four_rows_whatever_its_parts(url: str, parts: int) -> None:
+@pytest.mark.parametrize(("parts", "transactions"), [(1, 3), (2, 4), (40, 4)])
+async def test_an_upload_costs_a_constant_number_of_write_transactions_and_rows(
+    url: str, parts: int, transactions: int
+) -> None:
+    """docs/database.md names these numbers."""
     written, rows = await upload_and_complete(SqlDatabase(url), parts=parts)
-    assert written == 4
+    assert written == transactions
     assert rows == {
         "uploadcore_installation": 1,  # of the database
         "uploadcore_quotas": 1,  # of the owner

@@ -107,6 +107,19 @@ async def test_a_folder_that_can_not_be_made_is_named(tmp_path: Path) -> None:
     assert threads() == []
 
 
+async def test_a_file_that_another_process_is_setting_up_is_waited_for(url: str) -> None:
+    database = SqlDatabase(url, patience=timedelta(0))
+    database.path.parent.mkdir()
+    other = sqlite3.connect(database.path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    opening = asyncio.create_task(database.open())
+    _, still_waiting = await asyncio.wait({opening}, timeout=0.1)
+    assert opening in still_waiting
+    other.close()
+    await opening
+    await database.close()
+
+
 async def test_cancelled_while_opening_it_leaves_nothing_running(url: str) -> None:
     database = SqlDatabase(url, patience=timedelta(seconds=0.1))
     database.path.parent.mkdir()

@@ -7,7 +7,7 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from types import coroutine
 from typing import Any
 
@@ -165,6 +165,24 @@ async def test_a_lock_of_another_process_is_not_waited_for_for_ever(impatient: S
     await add(impatient, "a")
 
 
+async def test_a_transaction_that_has_only_read_so_far_can_not_be_overtaken(database: SqlDatabase) -> None:
+    other = sqlite3.connect(database.path, timeout=0, isolation_level=None)
+    async with database.transaction() as tx:
+        await tx.uploads.get("a")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("BEGIN IMMEDIATE")
+    other.close()
+
+
+async def test_times_are_those_of_the_clock_on_the_wall(database: SqlDatabase) -> None:
+    tick = timedelta(milliseconds=1)
+    before = datetime.now(UTC)
+    async with database.transaction() as tx:
+        added = await tx.uploads.add(make_upload("a"), lifetime=HOUR, lease=None)
+    assert added.created_at is not None
+    assert before - tick <= added.created_at <= datetime.now(UTC) + tick
+
+
 async def test_only_transactions_that_wrote_are_counted(database: SqlDatabase) -> None:
     await add(database, "a")
     assert await has(database, "a")
@@ -237,14 +255,13 @@ async def test_cancelled_between_statements_it_is_rolled_back(database: SqlDatab
 
 
 async def test_a_statement_cancelled_before_its_turn_is_never_run(database: SqlDatabase) -> None:
+    ran: list[str] = []
     with held_up(writer_of(database)):
-        adding = asyncio.create_task(add(database, "a"))
-        await asyncio.sleep(0)
-        adding.cancel()
-        await asyncio.gather(adding, return_exceptions=True)
-    await add(database, "b")
-    assert not await has(database, "a")
-    assert database.write_transactions == 1
+        cancelled = writer_of(database).submit(lambda _: ran.append("cancelled"))
+        last = writer_of(database).submit(lambda _: ran.append("last"))
+        cancelled.cancel()
+    await last
+    assert ran == ["last"]
 
 
 async def test_cancelled_while_it_commits_it_is_committed(database: SqlDatabase) -> None:
@@ -355,6 +372,22 @@ async def test_a_connection_that_broke_is_made_anew(database: SqlDatabase) -> No
         await add(database, "a")
     await add(database, "b")
     assert [await has(database, name) for name in "ab"] == [False, True]
+
+
+@pytest.mark.parametrize("refused", ["COMMIT", "ROLLBACK"])
+async def test_a_connection_that_can_not_end_a_transaction_is_made_anew(database: SqlDatabase, refused: str) -> None:
+    def authorize(action: int, what: str | None, *_: str | None) -> int:
+        return sqlite3.SQLITE_DENY if (action, what) == (sqlite3.SQLITE_TRANSACTION, refused) else sqlite3.SQLITE_OK
+
+    def refuse(connection: Any) -> None:
+        connection.connection.dbapi_connection.set_authorizer(authorize)
+
+    await writer_of(database).submit(refuse)
+    with pytest.raises((DatabaseUnavailableError, ZeroDivisionError)):
+        await add(database, "a", then=ZeroDivisionError() if refused == "ROLLBACK" else None)
+    await add(database, "b")
+    assert [await has(database, name) for name in "ab"] == [False, True]
+    assert database.write_transactions == 1
 
 
 async def test_a_transaction_that_has_ended_can_not_be_used(database: SqlDatabase) -> None:
