@@ -464,6 +464,10 @@ class UploadService:
                 try:
                     expected, parts = await self._whole(upload, size, checksum)
                     upload = await self._steps.save(upload.fenced(expected, self._config.lease))
+                except PartsMissingError:
+                    if (await self._owned(upload_id, owner)).version == upload.version:
+                        raise
+                    continue  # closed, completed or reopened while we looked: that is the answer, not what it left at the store
                 except VersionConflictError:
                     await self._expire(upload)
                     continue
