@@ -322,6 +322,24 @@ async def test_rule_6_of_200_complete_versus_abort_races_exactly_one_wins_and_bo
     assert won == {UploadState.COMPLETED, UploadState.ABORTED}
 
 
+@pytest.mark.parametrize("body", [b"hello", BODY])
+async def test_rule_6_a_completer_that_looks_while_an_abort_empties_the_store_is_told_of_the_abort(
+    rig: Rig, body: bytes
+) -> None:
+    upload = await rig.sent(body)
+    looking = rig.store.faults.hold("list_parts" if body == BODY else "head")
+    completing = asyncio.ensure_future(rig.complete(upload.id))
+    await looking.reached.wait()
+
+    await rig.abort(upload.id)
+    looking.let_go()
+
+    with pytest.raises(UploadClosedError) as caught:
+        await completing
+    assert (caught.value.state, caught.value.reason) == (UploadState.ABORTED, "aborted")
+    assert rig.store.multiparts == {}
+
+
 async def test_rule_6_a_completion_fenced_in_time_counts_however_late_it_ends(rig: Rig) -> None:
     upload = await rig.sent()
     rig.after(hours=23, minutes=59, seconds=59)
