@@ -113,6 +113,12 @@ async def test_a_size_the_store_can_not_hold_is_refused(rig: Rig) -> None:
         await rig.begin(rig.store.limits.max_object_size + 1, None)
 
 
+async def test_a_part_size_that_makes_more_parts_than_the_store_takes_is_refused_with_one_that_does(rig: Rig) -> None:
+    with pytest.raises(InvalidRequestError, match="ask for 3 or more"):
+        await rig.begin(20_001, 2)
+    assert (await rig.begin(20_000, 2)).part_count == 10_000
+
+
 async def test_a_content_type_that_is_not_accepted_is_refused() -> None:
     rig = Rig(limits=Admission(content_types=("video/*",)))
 
