@@ -150,6 +150,7 @@ class StoreConnection:
             response = connection.getresponse()
             content = response.read(ERROR_BODY_LIMIT) if response.status >= 300 else response.read()
             if connection.cut_short or response.status >= 300:
+                response.close()
                 self.close()  # the rest of a body the store did not read must not be taken for the next request
         return StoreAnswer(
             response.status, {key.lower(): value for key, value in response.headers.items()}, _code_in(content)
@@ -167,7 +168,11 @@ class StoreConnection:
         with self._mapped(url):
             connection.request("GET", target, headers=headers, preload_content=False, decode_content=False)
             connection.timeout = self._timeouts.stall
-            yield connection.getresponse()
+            response = connection.getresponse()
+            try:
+                yield response
+            finally:
+                response.close()  # an unread rest would hold the socket open
 
     def close(self) -> None:
         """Close it. Idempotent; the next request opens it again."""
@@ -218,8 +223,8 @@ def unreachable(url: str, exc: Exception) -> TransientError | ServerUnreachableE
     parts = urlsplit(url)
     origin = f"{parts.scheme}://{parts.hostname}{'' if parts.port is None else f':{parts.port}'}"
     reason: BaseException = exc
-    while not isinstance(reason, ssl.SSLCertVerificationError) and reason.__cause__ is not None:
-        reason = reason.__cause__
+    while (deeper := _cause(reason)) is not None:
+        reason = deeper
     if isinstance(reason, ssl.SSLCertVerificationError):
         return ServerUnreachableError(origin, f"its certificate is not trusted ({reason.verify_message})")
     if isinstance(exc, NameResolutionError):
@@ -230,6 +235,12 @@ def unreachable(url: str, exc: Exception) -> TransientError | ServerUnreachableE
         return TransientError(ServerUnreachableError(origin, "it took too long"))
     # The words of other errors are not ours and might quote the URL; their kind says enough.
     return TransientError(ServerUnreachableError(origin, f"the connection broke ({type(reason).__name__})"))
+
+
+def _cause(exc: BaseException) -> BaseException | None:
+    """What an error was made of: urllib3 keeps it as an argument where it does not raise from it."""
+    within = exc.args[0] if exc.args else None
+    return exc.__cause__ or (within if isinstance(within, BaseException) else None)
 
 
 def _code_in(content: bytes) -> str:
