@@ -209,18 +209,19 @@ async def test_cancelled_while_waiting_for_a_turn_it_blocks_nobody(database: Sql
 
 
 async def test_cancelled_in_the_moment_its_turn_comes_it_passes_the_turn_on(database: SqlDatabase) -> None:
-    async with database.transaction() as tx:
-        await tx.uploads.add(make_upload("a"), lifetime=HOUR, lease=None)
-        waiting = asyncio.create_task(add(database, "b"))
-        await asyncio.sleep(0)
-        session = database._writing
-        assert session is not None
-        (turn,) = session._waiting
-        turn.add_done_callback(lambda _: waiting.cancel())  # runs before the task does
-    await asyncio.gather(waiting, return_exceptions=True)
-    assert waiting.cancelled()
-    await add(database, "c")
-    assert [await has(database, name) for name in "abc"] == [True, False, True]
+    waiting: list[asyncio.Task[None]] = []
+
+    async def give_the_turn_away() -> None:
+        async with database.transaction():
+            waiting.append(asyncio.create_task(add(database, "a")))
+            await asyncio.sleep(0)
+        waiting[0].cancel()  # it has been given its turn, and has not run since
+
+    await give_the_turn_away()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert waiting[0].cancelled()
+    await add(database, "b")
+    assert [await has(database, name) for name in "ab"] == [False, True]
 
 
 async def test_cancelled_while_a_statement_runs_it_is_rolled_back(database: SqlDatabase) -> None:
@@ -329,8 +330,9 @@ async def test_a_full_disk_is_told_loses_nothing_and_passes(database: SqlDatabas
     await add(database, "before")
     await _limit_pages(database, 2)
     large = make_upload("large", metadata={"blob": "x" * 100_000})
-    with pytest.raises(DatabaseUnavailableError, match="disk that holds it is full"):
+    with pytest.raises(DatabaseUnavailableError, match="disk that holds it is full") as raised:
         await add(database, "small", large)
+    assert "xxx" not in str(raised.value.__cause__), "values, addresses among them, stay out of messages"
     assert [await has(database, name) for name in ("before", "small", "large")] == [True, False, False]
     await _limit_pages(database, None)
     await add(database, large)
