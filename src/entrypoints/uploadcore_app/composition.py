@@ -17,7 +17,7 @@ from uploadcore.events import Event
 from uploadcore.ports import AdapterContext, Admission, Cache
 from uploadcore_app.errors import ConfigurationError
 from uploadcore_app.plugins import CACHES, DATABASES, STORES, load_adapter
-from uploadcore_app.settings import Settings
+from uploadcore_app.settings import NO_CACHE, Settings
 
 __all__ = ["App", "Container", "EventTally", "open_app"]
 
@@ -44,7 +44,7 @@ def _context(settings: Settings) -> AdapterContext:
 
 
 def _cache(settings: Settings, context: AdapterContext) -> Cache | None:
-    if not settings.cache:
+    if settings.cache == NO_CACHE:
         return None
     cache: Cache = load_adapter(CACHES, settings.cache, context, "UPLOADCORE_CACHE")
     return cache

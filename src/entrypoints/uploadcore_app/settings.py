@@ -16,9 +16,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from uploadcore_app.errors import ConfigurationError
 
-__all__ = ["Settings", "is_loopback", "load_settings", "misspelled"]
+__all__ = ["NO_CACHE", "Settings", "is_loopback", "load_settings", "misspelled"]
 
 PREFIX = "UPLOADCORE_"
+NO_CACHE = "none"
 MIN_HS256_KEY = 32
 """Bytes. Source: RFC 7518, section 3.2: a key of at least the hash's size."""
 ASYMMETRIC = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"})
@@ -54,7 +55,7 @@ class Settings(BaseSettings):
         data_dir: Folder of the embedded defaults and their signing secret.
         storage: Store URL; default `file:` in `data_dir`.
         database: Database URL; default `sqlite:` in `data_dir`.
-        cache: Cache URL; empty for none.
+        cache: Cache URL; `none` for none.
         public_url: Where clients reach this service; default the address it listens on.
         key_prefix: First component of every storage key.
         url_lifetime: How long a signed URL is asked to live.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
 from litestar import Litestar, Request
 from litestar.di import Provide
+from litestar.enums import HttpMethod
+from litestar.handlers import HTTPRouteHandler
 
 from uploadcore import UploadCore
 from uploadcore.ports import ObjectStore
@@ -21,11 +23,12 @@ from uploadcore_http.edge import Edge, request_id_of
 from uploadcore_http.failures import problem_for
 from uploadcore_http.files import FILE_ROUTES
 from uploadcore_http.lifecycle import Lifecycle
-from uploadcore_http.logs import log_with_structlog, request_log
+from uploadcore_http.logs import log_request, request_log
 from uploadcore_http.metrics import Metrics
 from uploadcore_http.openapi import ApiDocument
 from uploadcore_http.operations import OPERATION_ROUTES, Health, MetricsAccess
 from uploadcore_http.requests import ApiRequest
+from uploadcore_http.responses import BytesResponse
 from uploadcore_http.shortcut import SigningShortcut
 from uploadcore_http.tokens import JwtAuthenticator
 from uploadcore_http.uploads import UPLOAD_ROUTES
@@ -81,7 +84,7 @@ def create_asgi(
         public_url=public_url,
         cors_origins=cors_origins,
         max_in_flight=max_in_flight,
-        log_request=log_with_structlog if logs_requests else None,
+        log_request=log_request if logs_requests else None,
     )
 
 
@@ -170,7 +173,7 @@ def _routed(
         "document": document,
     }
     return Litestar(
-        route_handlers=ROUTES,
+        route_handlers=[*_allow_handlers(), *ROUTES],  # theirs first, or Litestar makes its own
         dependencies={name: _given(part) for name, part in parts.items()},
         request_class=ApiRequest,
         exception_handlers={Exception: _problem},
@@ -178,6 +181,23 @@ def _routed(
         openapi_config=None,
         logging_config=None,
     )
+
+
+def _allow_handlers() -> Iterator[HTTPRouteHandler]:
+    """What answers OPTIONS. Litestar's own says of a path with several handlers what the first of them takes."""
+    methods: dict[str, set[str]] = {}
+    for handler in ROUTES:
+        for path in handler.paths:
+            methods.setdefault(path, {"OPTIONS"}).update(handler.http_methods)
+    for path, taken in methods.items():
+        yield HTTPRouteHandler(path, http_method=HttpMethod.OPTIONS, sync_to_thread=False)(_allow(sorted(taken)))
+
+
+def _allow(methods: Sequence[str]) -> Callable[[], BytesResponse]:
+    def options() -> BytesResponse:
+        return BytesResponse(b"", 204, headers={"allow": ", ".join(methods)})
+
+    return options
 
 
 def _given(part: Any) -> Provide:

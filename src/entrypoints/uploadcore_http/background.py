@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-
-import structlog
 
 from uploadcore import UploadCore
 
@@ -15,7 +14,7 @@ __all__ = ["in_background"]
 RESTART_DELAY = 5.0
 """Seconds after which the background work is begun again, should a defect have ended it."""
 
-log = structlog.get_logger("uploadcore_http")
+log = logging.getLogger("uploadcore.http")
 
 
 @asynccontextmanager
@@ -35,5 +34,5 @@ async def _forever(core: UploadCore) -> None:
         try:
             await core.run_background()
         except Exception:
-            log.exception("the background work ended; it begins again", seconds=RESTART_DELAY)
+            log.exception("the background work ended; it begins again in %s s", RESTART_DELAY)
         await asyncio.sleep(RESTART_DELAY)

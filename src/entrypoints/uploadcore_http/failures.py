@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import structlog
+import logging
+
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
 
 from uploadcore.errors import InvalidRequestError, UploadCoreError
@@ -11,7 +12,7 @@ from uploadcore_http.responses import BytesResponse
 
 __all__ = ["problem_for"]
 
-log = structlog.get_logger("uploadcore_http")
+log = logging.getLogger("uploadcore.http")
 
 
 def problem_for(error: Exception, request_id: str) -> BytesResponse:
@@ -26,6 +27,6 @@ def problem_for(error: Exception, request_id: str) -> BytesResponse:
     elif isinstance(error, HTTPException) and 400 <= error.status_code < 500:
         known = InvalidRequestError(error.detail)
     else:
-        log.error("unexpected", request_id=request_id, exc_info=error)
+        log.error("unexpected", extra={"request_id": request_id}, exc_info=error)
         known = UnexpectedError()
     return problem_response(known, request_id)

@@ -27,7 +27,7 @@ __all__ = ["FILE_ROUTES"]
                     "If-None-Match",
                     "header",
                     "An `ETag` seen before: the answer is 304 if nothing changed.",
-                    {"type": "string", "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"},
+                    {"type": "string"},
                 ),
             ),
             answers={
@@ -35,6 +35,12 @@ __all__ = ["FILE_ROUTES"]
                 304: Answer("Nothing changed.", headers={"ETag": "Its version."}),
             },
             codes=("invalid_request", "file_not_found"),
+            links={
+                200: {
+                    "content": {"operationId": "getFileContent", "parameters": {"file_id": "$response.body#/id"}},
+                    "head": {"operationId": "getFileContentHead", "parameters": {"file_id": "$response.body#/id"}},
+                }
+            },
         )
     ),
 )

@@ -12,7 +12,7 @@ import msgspec
 import structlog
 from structlog.typing import Processor
 
-__all__ = ["RequestLine", "RequestLog", "configure_logging", "log_with_structlog", "request_log"]
+__all__ = ["RequestLine", "RequestLog", "configure_logging", "log_request", "request_log"]
 
 
 class RequestLine(msgspec.Struct):
@@ -53,31 +53,25 @@ def configure_logging(log_format: str, level: str) -> None:
         log_format: `json`, `console`, or `auto`: console if stderr is a terminal.
         level: Least level that is logged.
     """
-    is_console = _is_console(log_format)
-    shared: list[Processor] = [
+    before: list[Processor] = [
         structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.StackInfoRenderer(),
     ]
+    # Never structlog's own tracebacks on a terminal: they show local variables, and among those are tokens and signed URLs.
     render: list[Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
-        if is_console
+        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)]
+        if _is_console(log_format)
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_json)]
-    )
-    threshold = logging.getLevelNamesMapping()[level.upper()]
-    structlog.configure(
-        processors=[*shared, *render],
-        wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
-        cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
+            foreign_pre_chain=before, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render]
         )
     )
+    threshold = logging.getLevelNamesMapping()[level.upper()]
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(threshold)
@@ -97,20 +91,21 @@ def request_log(log_format: str, level: str) -> RequestLog | None:
     """What writes a line per request, or `None` where the level leaves them out."""
     if level not in {"debug", "info"}:
         return None
-    return log_with_structlog if _is_console(log_format) else _log_as_json
+    return log_request if _is_console(log_format) else _log_as_json
 
 
-def log_with_structlog(line: RequestLine) -> None:
-    """A line as structlog is configured to write it."""
+def log_request(line: RequestLine) -> None:
+    """A line as this process's logging is configured to write it."""
     values = msgspec.structs.asdict(line)
-    for name in ("event", "level", "timestamp"):  # structlog's own
+    for name in ("event", "level", "timestamp"):  # logging has its own
         del values[name]
-    structlog.get_logger("uploadcore_http").info("request", **values)
+    _log.info("request", extra=values)
 
 
+_log = logging.getLogger("uploadcore.http")
 _encode = msgspec.json.Encoder().encode
 
 
 def _log_as_json(line: RequestLine) -> None:
-    """The same line without structlog's machinery, which would take half as long as the request it tells of."""
+    """The same line without the machinery of logging, which would take half as long as the request it tells of."""
     sys.stderr.write(_encode(line).decode() + "\n")

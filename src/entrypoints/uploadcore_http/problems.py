@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import msgspec
 
@@ -22,6 +23,7 @@ __all__ = [
     "TITLES",
     "BodyTooLargeError",
     "MethodNotAllowedError",
+    "PartRange",
     "Problem",
     "RouteNotFoundError",
     "UnauthenticatedError",
@@ -140,6 +142,12 @@ class UnexpectedError(UploadCoreError):
         super().__init__("something went wrong here; the log has it under this request_id")
 
 
+PartRange = Annotated[
+    tuple[int, ...], msgspec.Meta(min_length=2, max_length=2, description="First and last, inclusive.")
+]
+"""Two part numbers. Not `tuple[int, int]`, for which msgspec writes a schema that OpenAPI 3.1 does not know."""
+
+
 class Problem(msgspec.Struct, omit_defaults=True):
     """A problem document. What a member is there for depends on `code`."""
 
@@ -153,7 +161,7 @@ class Problem(msgspec.Struct, omit_defaults=True):
     file_id: str | None = None
     state: str | None = None
     reason: str | None = None
-    missing: Sequence[tuple[int, int]] | None = None
+    missing: Sequence[PartRange] | None = None
     mismatched: Sequence[int] | None = None
     retry_after: int | None = None
 

@@ -161,22 +161,40 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         InvalidRequestError: It is not JSON, not UTF-8, does not fit the schema, or names a member twice.
     """
     try:
-        value = decoder.decode(body)
-        # JSON with one colon has one member at most. Only what has more is read again, to find the same name twice, which msgspec
-        # lets pass: the last would win here and the first elsewhere (RFC 8259, section 4).
-        if body.count(b":") > 1:
-            json.loads(body, object_pairs_hook=_refuse_repeats)
-    except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError) as exc:
-        _refuse(exc)
+        try:
+            value = decoder.decode(body)
+        except msgspec.ValidationError as exc:
+            if "got `float`" not in str(exc):
+                raise
+            # 8.0 is an integer to JSON Schema (2020-12, Validation, section 6.1.1) and none to msgspec.
+            value = msgspec.convert(_loaded(body), decoder.type)
+        else:
+            # JSON with one colon has one member at most. Only what has more is read again, to find the same name twice, which
+            # msgspec lets pass: the last would win here and the first elsewhere (RFC 8259, section 4).
+            if body.count(b":") > 1:
+                _loaded(body)
+    except (UnicodeError, RecursionError) as exc:
+        raise InvalidRequestError("the body is not JSON in UTF-8") from exc
+    except ValueError as exc:  # msgspec's errors are of this kind
+        raise InvalidRequestError(f"the body does not fit: {str(exc)[:300]}") from exc
     return value
 
 
-def _refuse(exc: Exception) -> NoReturn:
-    if isinstance(exc, (UnicodeError, RecursionError)):
-        raise InvalidRequestError("the body is not JSON in UTF-8") from exc
-    raise InvalidRequestError(f"the body does not fit: {str(exc)[:300]}") from exc
+def _loaded(body: bytes) -> Any:
+    return json.loads(body, object_pairs_hook=_members, parse_float=_number, parse_constant=_refuse_constant)
 
 
-def _refuse_repeats(pairs: list[tuple[str, Any]]) -> None:
-    if len({name for name, _ in pairs}) != len(pairs):
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
         raise InvalidRequestError("the body has an object that names a member twice")
+    return members
+
+
+def _number(text: str) -> float | int:
+    value = float(text)
+    return int(value) if value.is_integer() else value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise InvalidRequestError(f"{name} is no number in JSON")

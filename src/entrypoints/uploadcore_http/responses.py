@@ -18,7 +18,7 @@ _encode = msgspec.json.Encoder().encode
 class BytesResponse:
     """A status, a few headers and a body that is in memory already."""
 
-    __slots__ = ("_body", "_headers", "_status")
+    __slots__ = ("_headers", "_status", "body")
 
     def __init__(
         self, body: bytes, status: int = 200, content_type: str | None = None, headers: Mapping[str, str] = _NO_HEADERS
@@ -29,7 +29,7 @@ class BytesResponse:
             encoded.append((b"content-type", content_type.encode()))
         for name, value in headers.items():
             encoded.append((name.encode("ascii"), value.encode("latin-1")))
-        self._body = body
+        self.body = body
         self._headers = encoded
         self._status = status
 
@@ -41,7 +41,7 @@ class BytesResponse:
         """Send it; to HEAD, the head only."""
         del receive
         await send({"type": "http.response.start", "status": self._status, "headers": self._headers})
-        body = b"" if scope["method"] == "HEAD" else self._body
+        body = b"" if scope["method"] == "HEAD" else self.body
         await send({"type": "http.response.body", "body": body, "more_body": False})
 
 

@@ -11,12 +11,12 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from uploadcore.errors import InvalidRequestError
 from uploadcore.file import Checksum, ChecksumAlgorithm, FileStatus, FileView, VerifiedBy
 from uploadcore.plan import StoredPart
 from uploadcore.states import UploadState
 from uploadcore.upload import Strategy
 from uploadcore.views import Completion, SignedPart, UploadPage, UploadParts, UploadView
+from uploadcore_http.problems import PartRange
 
 __all__ = [
     "ChecksumBody",
@@ -48,12 +48,16 @@ MAX_PART_SIZE = 5 * 1024**3
 MAX_PARTS_A_CALL = 1_000
 """As many as one page of ListParts shows (S3 API, MaxParts)."""
 
-_TEXT = r"^[^\u0000-\u001f\u007f]*$"
+# Python's `$` also matches before a newline at the end, JSON Schema's (ECMA 262) does not: `(?!\n)` makes them mean the same.
+_END = r"$(?!\n)"
+TEXT = rf"^[^\u0000-\u001f\u007f]*{_END}"
 """No control characters: U+0000 can't be stored everywhere, and the others have no business in a name."""
-_PART_NUMBER = r"^([1-9][0-9]{0,3}|10000)$"
-_CHECKSUM = r"^([A-Za-z0-9+/]{6}==|[A-Za-z0-9+/]{11}=|[A-Za-z0-9+/]{43}=)$"
-"""Base64 of 4, 8 or 32 bytes."""
-_MEDIA_TYPE = r"^[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}(;[ -~]{1,200})?$"
+_PART_NUMBER = rf"^([1-9][0-9]{{0,3}}|10000){_END}"
+# Base64 (RFC 4648, section 4) of 4, 8 and 32 bytes; of the last character only the bits that count may be set (section 3.5).
+_4_BYTES = "[A-Za-z0-9+/]{5}[AQgw]=="
+_8_BYTES = "[A-Za-z0-9+/]{10}[AEIMQUYcgkosw048]="
+_32_BYTES = "[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]="
+_MEDIA_TYPE = rf"^[A-Za-z0-9!#$&^_.+-]{{1,127}}/[A-Za-z0-9!#$&^_.+-]{{1,127}}(;[ -~]{{1,200}})?{_END}"
 """Source: RFC 6838, section 4.2."""
 
 Size = Annotated[int, Meta(ge=0, le=MAX_INT64, description="Bytes.")]
@@ -65,22 +69,24 @@ Filename = Annotated[
     Meta(
         min_length=1,
         max_length=255,
-        pattern=_TEXT,
+        pattern=TEXT,
         # 255 characters never exceed the core's 1,024 bytes, and no common file system takes a longer name (NAME_MAX).
         description="Metadata only: it is no part of the storage key. 255 characters, as in common file systems.",
     ),
 ]
 MediaType = Annotated[str, Meta(max_length=455, pattern=_MEDIA_TYPE, description="What the file is served as.")]
-Title = Annotated[str, Meta(max_length=256, pattern=_TEXT, description="Of a new file.")]
+Title = Annotated[str, Meta(max_length=256, pattern=TEXT, description="Of a new file.")]
 Fingerprint = Annotated[
     str,
     Meta(
-        min_length=1, max_length=255, pattern=_TEXT, description="Any text by which the client finds the upload again."
+        min_length=1, max_length=255, pattern=TEXT, description="Any text by which the client finds the upload again."
     ),
 ]
-FileId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]{1,64}$", description="A file of yours that gets a new version.")]
-MetadataKey = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
-MetadataValue = Annotated[str, Meta(max_length=1_024, pattern=_TEXT)]
+FileId = Annotated[
+    str, Meta(pattern=rf"^[A-Za-z0-9-]{{1,64}}{_END}", description="A file of yours that gets a new version.")
+]
+MetadataKey = Annotated[str, Meta(pattern=rf"^[a-z0-9][a-z0-9_.-]{{0,63}}{_END}")]
+MetadataValue = Annotated[str, Meta(max_length=1_024, pattern=TEXT)]
 Metadata = Annotated[
     dict[MetadataKey, MetadataValue],
     Meta(
@@ -89,7 +95,13 @@ Metadata = Annotated[
         description="Kept with the upload and the file. At most 2,048 bytes in all, keys included.",
     ),
 ]
-ChecksumValue = Annotated[str, Meta(pattern=_CHECKSUM, description="Base64 of the digest, big-endian.")]
+PartChecksum = Annotated[
+    str,
+    Meta(
+        pattern=f"^({_4_BYTES}|{_8_BYTES}|{_32_BYTES}){_END}",
+        description="Base64 of the digest, big-endian. Its length tells whether it is CRC32C, CRC64NVME or SHA-256.",
+    ),
+]
 PartNumbers = Annotated[
     list[PartNumber], Meta(min_length=1, max_length=MAX_PARTS_A_CALL, extra_json_schema={"uniqueItems": True})
 ]
@@ -98,15 +110,32 @@ PartNumbers = Annotated[
 # --- requests -----------------------------------------------------------------------------------------------------
 
 
-class ChecksumBody(Struct, forbid_unknown_fields=True):
-    """A checksum of the whole blob."""
-
-    algorithm: ChecksumAlgorithm
-    value: ChecksumValue
-
+class _GivenChecksum(Struct, tag_field="algorithm", forbid_unknown_fields=True):
     def checksum(self) -> Checksum:
-        """The core's checksum. Raises `InvalidRequestError` if the value has not the algorithm's length."""
-        return Checksum(self.algorithm, self.value)
+        """The core's checksum."""
+        return Checksum(ChecksumAlgorithm(str(self.__struct_config__.tag)), self.value)  # type: ignore[attr-defined]
+
+
+class Crc64NvmeChecksum(_GivenChecksum, tag="crc64nvme"):
+    """A CRC64NVME of the whole: base64 of 8 bytes, big-endian."""
+
+    value: Annotated[str, Meta(pattern=f"^{_8_BYTES}{_END}")]
+
+
+class Crc32cChecksum(_GivenChecksum, tag="crc32c"):
+    """A CRC32C of the whole: base64 of 4 bytes, big-endian."""
+
+    value: Annotated[str, Meta(pattern=f"^{_4_BYTES}{_END}")]
+
+
+class Sha256Checksum(_GivenChecksum, tag="sha256"):
+    """A SHA-256 of the whole: base64 of 32 bytes."""
+
+    value: Annotated[str, Meta(pattern=f"^{_32_BYTES}{_END}")]
+
+
+GivenChecksum = Crc64NvmeChecksum | Crc32cChecksum | Sha256Checksum
+"""One struct per algorithm, so that the schema says what belongs together."""
 
 
 class InitiateRequest(Struct, forbid_unknown_fields=True):
@@ -119,7 +148,7 @@ class InitiateRequest(Struct, forbid_unknown_fields=True):
     title: Title = ""
     metadata: Metadata = {}
     fingerprint: Fingerprint | None = None
-    checksum: ChecksumBody | None = None
+    checksum: GivenChecksum | None = None
     part_size: PartSize | None = None
     sign: Annotated[int, Meta(ge=0, le=MAX_PARTS_A_CALL, description="How many parts to sign with the answer.")] = 0
 
@@ -128,14 +157,14 @@ class PartUrlsRequest(Struct, forbid_unknown_fields=True):
     """Which parts to sign. `checksums` are for the store to verify the parts by; `lengths` are for uploads of unknown size."""
 
     part_numbers: PartNumbers
-    checksums: Annotated[dict[PartNumberKey, ChecksumValue], Meta(max_length=MAX_PARTS_A_CALL)] = {}
+    checksums: Annotated[dict[PartNumberKey, PartChecksum], Meta(max_length=MAX_PARTS_A_CALL)] = {}
     lengths: Annotated[
         dict[PartNumberKey, Annotated[int, Meta(ge=0, le=MAX_PART_SIZE)]], Meta(max_length=MAX_PARTS_A_CALL)
     ] = {}
 
     def part_checksums(self) -> dict[int, Checksum]:
         """The checksums by part number. Their length tells the algorithm."""
-        return {int(number): _checksum_of_a_part(value) for number, value in self.checksums.items()}
+        return {int(number): Checksum(_BY_LENGTH[len(value)], value) for number, value in self.checksums.items()}
 
     def part_lengths(self) -> dict[int, int]:
         """The lengths by part number, in bytes."""
@@ -146,21 +175,21 @@ class CompleteRequest(Struct, forbid_unknown_fields=True):
     """What the whole is, where that was not said before."""
 
     size: Size | None = None
-    checksum: ChecksumBody | None = None
+    checksum: GivenChecksum | None = None
 
 
 _BY_LENGTH = {8: ChecksumAlgorithm.CRC32C, 12: ChecksumAlgorithm.CRC64NVME, 44: ChecksumAlgorithm.SHA256}
 """Algorithms by the length of their base64: no two are the same."""
 
 
-def _checksum_of_a_part(value: str) -> Checksum:
-    try:
-        return Checksum(_BY_LENGTH[len(value)], value)
-    except KeyError:
-        raise InvalidRequestError("a part's checksum is base64 of 4, 8 or 32 bytes") from None
-
-
 # --- answers ------------------------------------------------------------------------------------------------------
+
+
+class ChecksumBody(Struct):
+    """A declared checksum of the whole."""
+
+    algorithm: ChecksumAlgorithm
+    value: str
 
 
 class SignedPartBody(Struct):
@@ -229,7 +258,7 @@ class PartsBody(Struct):
 
     parts: list[StoredPartBody]
     next: int | None
-    missing: Sequence[tuple[int, int]]
+    missing: Sequence[PartRange]
     mismatched: Sequence[int]
     uploaded_bytes: int
 

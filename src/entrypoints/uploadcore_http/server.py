@@ -7,6 +7,7 @@ on sending for as long as they have not noticed.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -15,7 +16,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-import structlog
 import uvicorn
 import uvloop
 from litestar import Litestar
@@ -32,7 +32,7 @@ IN_FLIGHT = 25
 """Seconds that requests in flight have after serving has ended: with `drain_delay` less than the 30 to 60 orchestrators wait."""
 BACKLOG = 2_048
 
-log = structlog.get_logger("uploadcore_http")
+log = logging.getLogger("uploadcore.http")
 
 
 def serve(settings: Settings, *, announce: TextIO | None = None) -> int:
@@ -54,7 +54,7 @@ def serve(settings: Settings, *, announce: TextIO | None = None) -> int:
     configure_logging(settings.log_format, settings.log_level)
     settings.check_exposure()
     for name, meant in misspelled(os.environ).items():
-        log.warning("a variable is no setting and does nothing", variable=name, meant=meant)
+        log.warning("%s is no setting and does nothing; %s is one", name, meant)
     listener = _listen(settings)
     with listener:
         bound = settings.model_copy(update={"port": listener.getsockname()[1]})
@@ -169,7 +169,7 @@ class _Service:
         await self._told.wait()
         number = self._received[0]
         delay = 0.0 if number == signal.SIGINT else self._settings.drain_delay.total_seconds()
-        log.info("draining", signal=number.name, seconds=delay)
+        log.info("draining after %s: serving for %s s more", number.name, delay)
         self._lifecycle.is_draining = True
         await asyncio.sleep(delay)
         self._server.should_exit = True

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import re
 import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import jwt
-import structlog
 from cachetools import LRUCache
 
 from uploadcore.errors import OverloadedError
@@ -30,7 +30,7 @@ REMEMBERED_FOR = 300.0
 """Seconds a verdict is kept at most, so that a key that is withdrawn stops counting although tokens it signed live on."""
 _OWNER = re.compile(r"[^\x00-\x1f\x7f]{1,255}")
 
-log = structlog.get_logger("uploadcore_http")
+log = logging.getLogger("uploadcore.http")
 
 
 class TokenKeys(Protocol):
@@ -117,7 +117,7 @@ class JwksKeys:
                 self._keys = await asyncio.to_thread(self._client.get_signing_keys)
                 self._fetched_at = self._tried_at
             except jwt.PyJWTError as exc:
-                log.warning("keys not fetched", reason=type(exc).__name__)
+                log.warning("the issuer's keys were not fetched: %s", type(exc).__name__)
 
 
 class JwtAuthenticator:
@@ -194,6 +194,7 @@ class JwtAuthenticator:
                 leeway=LEEWAY,
                 options={"require": ["exp", "aud", "iss", "sub"]},
             )
+            expires = int(claims["exp"])
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError, OverflowError):
             # PyJWT lets a few errors of its parsers through for headers and claims of unexpected types.
             return None
@@ -201,5 +202,5 @@ class JwtAuthenticator:
         if not isinstance(owner, str) or _OWNER.fullmatch(owner) is None:
             return None
         principal = Principal(owner)
-        self._remembered[digest] = (principal, min(float(claims["exp"]), time.time() + REMEMBERED_FOR))
+        self._remembered[digest] = (principal, min(expires, time.time() + REMEMBERED_FOR))
         return principal

@@ -111,12 +111,7 @@ _OF_THIS_UPLOAD = {"parameters": {"upload_id": "$response.body#/id"}}
                     "Idempotency-Key",
                     "header",
                     "A repeated request with the same key and body returns the same upload, for 24 hours.",
-                    {
-                        "type": "string",
-                        "minLength": 1,
-                        "maxLength": MAX_IDEMPOTENCY_KEY,
-                        "pattern": "^[!-~]([ -~]*[!-~])?$",
-                    },
+                    {"type": "string", "minLength": 1, "maxLength": MAX_IDEMPOTENCY_KEY},
                 ),
             ),
             answers={

@@ -1,0 +1,130 @@
+"""The composition root: what a URL leads to, what is opened and closed, and what is said when something is missing."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
+
+import pytest
+from dependency_injector import providers
+
+from uploadcore.errors import StoreUnavailableError
+from uploadcore.events import Event, EventType
+from uploadcore_app import ConfigurationError, Container, EventTally, load_settings, open_app
+from uploadcore_memory import MemoryDatabase, MemoryObjectStore
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("storage", "gopher://x"), ("database", "mongodb://x"), ("cache", "memcached://x")]
+)
+async def test_an_unknown_scheme_names_the_ones_there_are(setting: str, value: str) -> None:
+    settings = load_settings(**{"storage": "memory://", "database": "memory://", setting: value})
+
+    with pytest.raises(ConfigurationError) as refused:
+        async with open_app(settings):
+            raise AssertionError("it opened")
+
+    assert f"UPLOADCORE_{setting.upper()}" in str(refused.value)
+    assert "memory://" in str(refused.value)
+    assert "pip install" in str(refused.value)
+
+
+async def test_a_password_in_a_url_is_not_shown() -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        async with open_app(load_settings(storage="memory://", database="oracle://scott:tiger@db/x")):
+            raise AssertionError("it opened")
+
+    assert "tiger" not in str(refused.value)
+
+
+async def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin = EntryPoint("far", "not_installed_package:from_url", "uploadcore.stores")
+
+    class Missing(EntryPoint):
+        def load(self) -> object:
+            raise ImportError("uploadcore_far needs farlib: pip install 'uploadcore[far]'")
+
+    monkeypatch.setattr(
+        "uploadcore_app.plugins.entry_points", lambda group: EntryPoints([Missing(plugin.name, plugin.value, group)])
+    )
+
+    with pytest.raises(ConfigurationError, match=r"pip install 'uploadcore\[far\]'"):
+        async with open_app(load_settings(storage="far://x", database="memory://")):
+            raise AssertionError("it opened")
+
+
+async def test_every_default_opens_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    settings = load_settings(data_dir=tmp_path / "data", key_prefix="mine", url_lifetime="5m", max_open_uploads=1)
+
+    async with open_app(settings) as app:
+        upload = await app.core.uploads.initiate(owner="u", filename="a", size=1)
+        assert upload.state == "uploading"
+        assert app.core.config.key_prefix == "mine"
+
+    assert (tmp_path / "data" / "uploadcore.db").exists()
+    assert (tmp_path / "data" / "files").is_dir()
+
+
+async def test_a_provider_can_be_overridden() -> None:
+    container = Container()
+    store = MemoryObjectStore("other")
+    container.store.override(providers.Object(store))
+
+    async with open_app(load_settings(database="memory://", storage="never://asked"), container) as app:
+        assert app.core.store is store
+
+
+async def test_ports_are_closed_in_reverse_whatever_happens() -> None:
+    seen: list[str] = []
+
+    class Store(MemoryObjectStore):
+        async def open(self) -> None:
+            seen.append("store opened")
+
+        async def close(self) -> None:
+            seen.append("store closed")
+
+    class Database(MemoryDatabase):
+        async def open(self) -> None:
+            seen.append("database opened")
+
+        async def close(self) -> None:
+            seen.append("database closed")
+
+    container = Container()
+    container.store.override(providers.Object(Store()))
+    container.database.override(providers.Object(Database()))
+
+    with pytest.raises(ZeroDivisionError):
+        async with open_app(load_settings(), container):
+            raise ZeroDivisionError
+
+    assert seen == ["store opened", "database opened", "database closed", "store closed"]
+
+
+async def test_a_store_that_can_never_work_is_one_clear_line() -> None:
+    class Store(MemoryObjectStore):
+        async def open(self) -> None:
+            raise StoreUnavailableError("no permission to write to /srv/files")
+
+    container = Container()
+    container.store.override(providers.Object(Store()))
+
+    with pytest.raises(ConfigurationError, match="can't start: no permission to write"):
+        async with open_app(load_settings(database="memory://"), container):
+            raise AssertionError("it opened")
+
+
+async def test_no_cache_is_no_cache() -> None:
+    async with open_app(load_settings(storage="memory://", database="memory://", cache="none")) as app:
+        assert app.core.cache is None
+
+
+async def test_events_are_counted_by_type() -> None:
+    tally = EventTally()
+    event = Event(type=EventType.UPLOAD_COMPLETED, owner="u", upload_id="1", file_id="2", id="1-1")
+
+    await tally.publish(event)
+    await tally.publish(event)
+
+    assert tally.counted == {"upload.completed": 2}

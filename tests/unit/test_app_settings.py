@@ -1,0 +1,142 @@
+"""Settings: names, defaults, and one clear line for what can't be used."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from uploadcore_app import ConfigurationError, Settings, is_loopback, load_settings, misspelled
+
+KEY = "a secret of 32 bytes or more, please"
+DOC = Path(__file__).parents[2] / "docs" / "configuration.md"
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("UPLOADCORE_"):
+            monkeypatch.delenv(name)
+
+
+def test_the_defaults_need_nothing_but_a_folder(tmp_path: Path) -> None:
+    settings = load_settings(data_dir=tmp_path)
+
+    assert settings.storage_url == f"file://{tmp_path}/files"
+    assert settings.database_url == f"sqlite:///{tmp_path}/uploadcore.db"
+    assert (settings.cache, settings.base_url) == ("memory://", "http://127.0.0.1:8484")
+    assert (settings.url_lifetime, settings.upload_lifetime) == (timedelta(minutes=15), timedelta(days=1))
+
+
+def test_a_folder_whose_name_is_not_plain_is_quoted_in_the_url(tmp_path: Path) -> None:
+    settings = load_settings(data_dir=tmp_path / "a b#c")
+
+    assert settings.storage_url.endswith("/a%20b%23c/files")
+
+
+def test_variables_are_read_and_arguments_come_before_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UPLOADCORE_PORT", "9000")
+    monkeypatch.setenv("UPLOADCORE_HOST", "127.0.0.2")
+    monkeypatch.setenv("UPLOADCORE_MAX_SIZE", "5GiB")
+    monkeypatch.setenv("UPLOADCORE_URL_LIFETIME", "30m")
+    monkeypatch.setenv("UPLOADCORE_DRAIN_DELAY", "0")
+    monkeypatch.setenv("UPLOADCORE_CORS_ORIGINS", "https://a.example, https://b.example:8080")
+    monkeypatch.setenv("UPLOADCORE_CACHE", "")  # as if it were not set
+
+    settings = load_settings(port=9001)
+
+    assert settings.cache == "memory://"
+    assert (settings.port, settings.host, settings.max_size) == (9001, "127.0.0.2", 5 * 1024**3)
+    assert (settings.url_lifetime, settings.drain_delay) == (timedelta(minutes=30), timedelta(0))
+    assert settings.cors_origins == ("https://a.example", "https://b.example:8080")
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"port": "http"}, "UPLOADCORE_PORT: "),
+        ({"port": 70_000}, "UPLOADCORE_PORT: "),
+        ({"drain_delay": "soon"}, "UPLOADCORE_DRAIN_DELAY: "),
+        ({"url_lifetime": "8d"}, "UPLOADCORE_URL_LIFETIME: "),
+        ({"max_size": "big"}, "UPLOADCORE_MAX_SIZE: "),
+        ({"public_url": "uploads.example.com"}, "UPLOADCORE_PUBLIC_URL: is a web address"),
+        ({"public_url": "https://a.example/?x=1"}, "UPLOADCORE_PUBLIC_URL: is a web address"),
+        ({"cors_origins": "*"}, "UPLOADCORE_CORS_ORIGINS: '*' is not an origin"),
+        ({"cors_origins": "https://a.example/app"}, "is not an origin"),
+        ({"auth_jwt_key": "short"}, "UPLOADCORE_AUTH_JWT_KEY: has at least 32 bytes"),
+        ({"auth_jwt_key": "-----BEGIN PUBLIC KEY-----\nMIIB"}, "UPLOADCORE_AUTH_JWT_KEY: is a shared secret"),
+        ({"auth_jwt_key": KEY, "auth_jwks_url": "https://a.example/jwks"}, "exclude each other"),
+        ({"auth_jwks_url": "https://a.example/jwks"}, "also needs UPLOADCORE_AUTH_JWT_ISSUER"),
+        (
+            {"auth_jwks_url": "http://a.example/jwks", "auth_jwt_issuer": "i", "auth_jwt_audience": "a"},
+            "UPLOADCORE_AUTH_JWKS_URL is https",
+        ),
+        ({"auth_jwks_url": "file:///etc/keys"}, "UPLOADCORE_AUTH_JWKS_URL: is a web address"),
+        ({"auth_jwt_algorithms": "HS256 RS256"}, "UPLOADCORE_AUTH_JWT_ALGORITHMS: is a choice of"),
+        ({"auth_jwt_algorithms": "none"}, "UPLOADCORE_AUTH_JWT_ALGORITHMS: is a choice of"),
+        ({"metrics_token": "short"}, "UPLOADCORE_METRICS_TOKEN: "),
+        ({"log_format": "xml"}, "UPLOADCORE_LOG_FORMAT: "),
+        ({"key_prefix": "/x/"}, "UPLOADCORE_KEY_PREFIX: "),
+        ({"unheard_of": "1"}, "UPLOADCORE_UNHEARD_OF: "),
+    ],
+)
+def test_what_can_not_be_used_is_one_line_that_names_the_variable(given: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        load_settings(**given)
+
+    assert complaint in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert refused.value.exit_status == 2
+
+
+def test_a_complaint_never_shows_a_secret() -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        load_settings(auth_jwt_key="hunter2", metrics_token="hunter3", port="x")
+
+    assert "hunter" not in str(refused.value)
+    assert "UPLOADCORE_PORT" in str(refused.value)
+
+
+def test_settings_never_show_a_secret() -> None:
+    assert KEY not in repr(load_settings(auth_jwt_key=KEY))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "uploads.example.com"])
+def test_without_authentication_only_loopback_is_listened_on(host: str) -> None:
+    with pytest.raises(ConfigurationError, match="no authentication is configured"):
+        load_settings(host=host).check_exposure()
+
+    load_settings(host=host, auth_jwt_key=KEY).check_exposure()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost", "LOCALHOST"])
+def test_loopback_needs_no_authentication(host: str) -> None:
+    load_settings(host=host).check_exposure()
+
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "url"), [("::1", 1, "http://[::1]:1"), ("localhost", 80, "http://localhost:80")]
+)
+def test_the_service_is_reached_where_it_listens_unless_said_otherwise(host: str, port: int, url: str) -> None:
+    assert load_settings(host=host, port=port).base_url == url
+    assert load_settings(host=host, public_url="https://a.example/up/").base_url == "https://a.example/up"
+
+
+def test_a_misspelled_variable_is_noticed_and_others_are_left_alone() -> None:
+    found = misspelled(
+        {"UPLOADCORE_STORGE": "", "UPLOADCORE_URL": "", "UPLOADCORE_TOKEN": "", "UPLOADCORE_PORT": "", "PATH": ""}
+    )
+
+    assert found == {"UPLOADCORE_STORGE": "UPLOADCORE_STORAGE"}
+
+
+def test_the_documentation_names_every_setting() -> None:
+    text = DOC.read_text()
+
+    for name in Settings.model_fields:
+        assert f"`UPLOADCORE_{name.upper()}`" in text, name
