@@ -26,6 +26,7 @@ class Disk:
         self.checks: list[Callable[[str, str], None]] = []
         self.failing: str | None = None
         self.fails_once = False
+        self.spares = 0
         for name in ("pwritev", "fsync", "fdatasync", "ftruncate"):
             monkeypatch.setattr(os, name, self._watched(name, self._of_descriptor))
         for name in ("rename", "link", "unlink"):
@@ -47,8 +48,10 @@ class Disk:
         for check in self.checks:
             check(name, path)
         if self.failing is not None and (name, path.endswith(self.failing)) == ("fsync", True):
-            self.failing = None if self.fails_once else self.failing
-            raise OSError(5, "the disk is ill")
+            if self.spares == 0:
+                self.failing = None if self.fails_once else self.failing
+                raise OSError(5, "the disk is ill")
+            self.spares -= 1
 
     def _relative(self, path: str | os.PathLike[str]) -> str:
         return os.path.relpath(path, self._root)
@@ -202,6 +205,17 @@ async def test_a_decision_that_can_not_be_carried_out_can_be_aborted(served: Ser
     await served.store.abort_multipart(address)
     assert await served.store.head(address) is None
     assert [path for path in served.root.rglob("*") if path.is_file() and path.name != "lock"] == []
+
+
+async def test_aborting_what_was_completed_but_for_the_answer_spares_the_object(served: Served, disk: Disk) -> None:
+    address = await served.begin()
+    await served.put_part(address, 1, b"x" * 10)
+    disk.failing, disk.spares, disk.fails_once = f"objects/{hashlib.sha256(b'up/a').hexdigest()[:2]}", 1, True
+    with pytest.raises(StoreUnavailableError):
+        await served.complete(address)
+    await served.store.abort_multipart(address)
+    assert await served.content() == b"x" * 10
+    assert len(files_below(served.root)) == 2
 
 
 async def test_an_object_that_was_refused_half_way_does_not_come_back(served: Served, disk: Disk) -> None:
