@@ -129,8 +129,7 @@ class Session(AbstractAsyncContextManager[SqlTransaction]):
             raise RuntimeError("this transaction has ended: what runs after it needs one of its own")
 
         def work(connection: Connection) -> T:
-            self._begin(connection, thread.begin)
-            return self._call(lambda: query(connection, *args, **kwargs))
+            return self._call(connection, thread.begin, lambda: query(connection, *args, **kwargs))
 
         self._is_used = True
         return await thread.submit(work)
@@ -157,20 +156,22 @@ class Session(AbstractAsyncContextManager[SqlTransaction]):
 
     # --- called in the thread -------------------------------------------------------------------------------------
 
-    def _begin(self, connection: Connection, statement: str) -> None:
+    def _call(self, connection: Connection, begin: str, query: Callable[[], T]) -> T:
         if self._has_failed:
             raise DatabaseUnavailableError("a statement before this one failed, and with it its transaction: try again")
-        if not self._is_begun:
-            connection.begin()  # what SQLAlchemy is to know; the driver is asked itself, at a third of the cost
-            driver = cast("sqlite3.Connection", connection.connection.dbapi_connection)
-            self._call(lambda: driver.execute(statement))
-            self._is_begun = True
-
-    def _call(self, statements: Callable[[], T]) -> T:
+        driver = cast("sqlite3.Connection", connection.connection.dbapi_connection)
+        changes = 0
         try:
-            return statements()
+            if not self._is_begun:
+                connection.begin()  # what SQLAlchemy is to know; the driver is asked itself, at a third of the cost
+                driver.execute(begin)
+                self._is_begun = True
+            changes = driver.total_changes
+            return query()
         except (UploadCoreError, IntegrityError):
-            raise  # that statement changed nothing; the transaction stands
+            # A conflict that changed nothing leaves the transaction as it was; one half way through a query does not.
+            self._has_failed = driver.total_changes != changes
+            raise
         except BaseException:
             self._has_failed = True  # SQLite may have rolled back by itself: what came next would be on its own
             raise

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from uploadcore.errors import DatabaseUnavailableError, VersionConflictError
+from uploadcore.events import EventType
 from uploadcore.ports import Transaction
 from uploadcore.testing import make_event, make_upload
 from uploadcore.upload import Timer, Transition, Upload
@@ -363,6 +364,23 @@ async def test_a_conflict_leaves_its_transaction_usable(database: SqlDatabase) -
             await tx.uploads.add(make_upload("a"), lifetime=HOUR, lease=None)
         await tx.uploads.add(make_upload("b"), lifetime=HOUR, lease=None)
     assert await has(database, "b")
+
+
+async def test_a_conflict_half_way_through_a_save_can_not_be_committed(database: SqlDatabase) -> None:
+    async with database.transaction() as tx:
+        before = await tx.uploads.add(make_upload("a"), lifetime=HOUR, lease=None)
+    twice_the_same_event = Transition(before).announcing(EventType.UPLOAD_FAILED).announcing(EventType.UPLOAD_FAILED)
+
+    async def go_on_regardless() -> None:
+        async with database.transaction() as tx:
+            with pytest.raises(VersionConflictError):
+                await tx.uploads.save(twice_the_same_event)
+
+    with pytest.raises(DatabaseUnavailableError, match="nothing was saved"):
+        await go_on_regardless()
+    async with database.transaction() as tx:
+        assert await tx.uploads.get("a") == before
+        assert await tx.outbox.claim(10, lease=HOUR) == []
 
 
 async def test_a_connection_that_broke_is_made_anew(database: SqlDatabase) -> None:
