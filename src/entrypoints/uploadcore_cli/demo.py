@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import click
 import uvicorn  # noqa: F401 - the service is a process of its own; that it can't start is better said before a file is made
@@ -68,17 +68,46 @@ def demo(file: Path | None, folder: Path, wanted: int) -> None:
         wanted = file.stat().st_size
     if wanted < PARTS:
         raise CommandError(f"{wanted} bytes can't be interrupted half way: take {PARTS} or more", ExitStatus.USAGE)
-    signal.signal(signal.SIGTERM, _end)
-    with _workplace(folder, wanted) as place, contextlib.ExitStack() as stack:
-        verdict = _Demo(place, stack).run(file, wanted)
+    with _Endings() as endings, _workplace(folder, wanted) as place, contextlib.ExitStack() as stack:
+        verdict = _Demo(_Processes(place, stack, endings), stack).run(file, wanted)
         if not verdict:
             raise CommandError(f"bytes differ; everything is left in {place}", ExitStatus.CORRUPT)
 
 
-def _end(number: int, frame: FrameType | None) -> NoReturn:
-    """SIGTERM ends it as Ctrl-C does: with its children."""
-    del frame
-    sys.exit(128 + number)
+class _Endings:
+    """SIGTERM ends the demo as Ctrl-C does, with its children; neither between the start of a process and our noting it."""
+
+    def __init__(self) -> None:
+        self._is_held = False
+        self._waiting: int | None = None
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Let them wait for the end of the block."""
+        self._is_held = True
+        try:
+            yield
+        finally:
+            self._is_held = False
+            if self._waiting is not None:
+                self._end(self._waiting, None)
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.signal(number, self._end) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        if self._is_held:
+            self._waiting = number
+        elif number == signal.SIGINT:
+            raise KeyboardInterrupt
+        else:
+            sys.exit(128 + number)
 
 
 def _say(what: str, text: str) -> None:
@@ -123,9 +152,10 @@ def _workplace(folder: Path, wanted: int) -> Iterator[Path]:
 class _Processes:
     """`uploadcore …` as real processes, each with a session of its own, none of which outlives the demo."""
 
-    def __init__(self, place: Path, stack: contextlib.ExitStack) -> None:
-        self._place = place
+    def __init__(self, place: Path, stack: contextlib.ExitStack, endings: _Endings) -> None:
+        self.place = place
         self._stack = stack
+        self._endings = endings
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self._port: int = listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self._port}"
@@ -143,8 +173,8 @@ class _Processes:
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start a command; its output goes to a file of its name in the folder."""
-        out, err = self._place / f"{arguments[0]}.out", self._place / f"{arguments[0]}.log"
-        with out.open("wb") as stdout, err.open("ab") as stderr:
+        out, err = self.place / f"{arguments[0]}.out", self.place / f"{arguments[0]}.log"
+        with out.open("wb") as stdout, err.open("ab") as stderr, self._endings.held():
             process = subprocess.Popen(  # noqa: S603 - our own command
                 [sys.executable, "-m", "uploadcore_cli.main", *arguments],
                 env=self._environment,
@@ -153,7 +183,7 @@ class _Processes:
                 stderr=stderr,
                 start_new_session=True,  # Ctrl-C is for us: we end them
             )
-        self._stack.callback(_kill, process)
+            self._stack.callback(_kill, process)
         return process
 
     def start_service(self, client: Client) -> tuple[subprocess.Popen[bytes], float]:
@@ -182,12 +212,12 @@ class _Processes:
             status = -1
         if status != 0:
             self.fail(arguments[0], f"'uploadcore {arguments[0]}' ended with status {status}")
-        return json.loads((self._place / f"{arguments[0]}.out").read_text().splitlines()[-1])
+        return json.loads((self.place / f"{arguments[0]}.out").read_text().splitlines()[-1])
 
     def fail(self, name: str, what: str) -> NoReturn:
         """End the demo with the last words of a process."""
-        log = (self._place / f"{name}.log").read_text(errors="replace").strip().splitlines()
-        raise CommandError(f"{what}; everything is left in {self._place}", advice=[f"  {line}" for line in log[-5:]])
+        log = (self.place / f"{name}.log").read_text(errors="replace").strip().splitlines()
+        raise CommandError(f"{what}; everything is left in {self.place}", advice=[f"  {line}" for line in log[-5:]])
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
@@ -210,9 +240,9 @@ def _until(condition: Callable[[], bool], timeout: float, complaint: str, *, pau
 class _Demo:
     """One run."""
 
-    def __init__(self, place: Path, stack: contextlib.ExitStack) -> None:
-        self._place = place
-        self._processes = _Processes(place, stack)
+    def __init__(self, processes: _Processes, stack: contextlib.ExitStack) -> None:
+        self._place = processes.place
+        self._processes = processes
         self._client = stack.enter_context(Client(self._processes.url))
 
     def run(self, given: Path | None, wanted: int) -> bool:

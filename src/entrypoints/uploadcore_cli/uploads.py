@@ -223,8 +223,9 @@ def _tell_failure(job: _Job, error: UploadCoreError, failure: CommandError, *, a
             "error": {"code": error.code, "message": failure.message},
         }
         click.echo(json.dumps(document))
-    name = plain(job.name)
-    click.echo(f"uploadcore: {'' if name in failure.message else f'{name}: '}{plain(failure.message)}", err=True)
+    name, message = plain(job.name), plain(failure.message)
+    concerns_all = failure.status in STOPS_ALL or name in message
+    click.echo(f"uploadcore: {message if concerns_all else f'{name}: {message}'}", err=True)
 
 
 def _tell_untried(jobs: Sequence[_Job]) -> None:

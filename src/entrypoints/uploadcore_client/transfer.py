@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from uploadcore.errors import (
@@ -189,6 +190,7 @@ class Transfer:
         if file is None:
             if not self._is_new:
                 self._recall()
+            report(self.meter.reading())  # whoever stops it at once wants to know which upload it is
             file = self.session.retrying(lambda: self._round_and_complete(report))
         self._check(file)
         self._table.assembled()
@@ -333,6 +335,8 @@ class Transfer:
             self.session.cancellation.cancel()
             stage.stop()
             stage.is_over.wait(CUT_PATIENCE)
+            with suppress(Exception):  # it may be the callback that ended it
+                report(self.meter.reading())
             raise
         finally:
             self._journal.sync()

@@ -40,7 +40,8 @@ class Upload:
 
     @property
     def count(self) -> int:
-        return max(1, -(-self.body["size"] // self.part_size))
+        size: int = self.body["size"]
+        return max(1, -(-size // self.part_size))
 
 
 class FarEnd:
@@ -149,6 +150,11 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         self.answer(status, f"<Error><Code>{code}</Code></Error>".encode(), Connection="close", **headers)
 
+    def lose_answer(self) -> None:
+        """Take the body, and say nothing."""
+        self.body()
+        self.cut()
+
     def cut(self) -> None:
         """No answer at all."""
         self.close_connection = True
@@ -193,7 +199,9 @@ class Handler(BaseHTTPRequestHandler):
             case ["uploads"]:
                 self.called("initiate", lambda: self.initiate(content))
             case ["uploads", name, "part-urls"]:
-                self.called("sign", lambda: self.say({"parts": self.far.sign(self.far.uploads[name], content["part_numbers"])}))
+                self.called(
+                    "sign", lambda: self.say({"parts": self.far.sign(self.far.uploads[name], content["part_numbers"])})
+                )
             case ["uploads", name, "complete"]:
                 self.called("complete", lambda: self.complete(self.far.uploads[name], content))
 
@@ -245,7 +253,8 @@ class Handler(BaseHTTPRequestHandler):
         found = [
             self.far.document(each)
             for each in self.far.uploads.values()
-            if query.get("state") in {None, each.state} and query.get("fingerprint") in {None, each.body.get("fingerprint")}
+            if query.get("state") in {None, each.state}
+            and query.get("fingerprint") in {None, each.body.get("fingerprint")}
         ]
         self.say({"uploads": found, "next": None})
 
@@ -261,7 +270,9 @@ class Handler(BaseHTTPRequestHandler):
             for number in page
         ]
         more = [number for number in upload.parts if page and number > page[-1]]
-        self.say({"parts": listed, "next": page[-1] if more else None, "missing": [], "mismatched": [], "uploaded_bytes": 0})
+        self.say(
+            {"parts": listed, "next": page[-1] if more else None, "missing": [], "mismatched": [], "uploaded_bytes": 0}
+        )
 
     def complete(self, upload: Upload, content: dict[str, Any]) -> None:
         far = self.far

@@ -16,7 +16,8 @@ Blobs = Callable[..., Path]
 
 
 async def test_it_uploads_and_downloads(far: FarEnd, blob: Blobs, tmp_path: Path) -> None:
-    path, seen = blob(), []
+    path = blob()
+    seen: list[Progress] = []
 
     async with AsyncClient(far.url, state_dir=tmp_path / "state") as client:
         file = await client.upload(path, progress=seen.append)

@@ -26,7 +26,7 @@ MIB = 1024 * 1024
 Clients = Callable[..., Client]
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def stored(far: FarEnd) -> bytes:
     far.files["f1"] = os.urandom(5 * MIB + 77)
     return far.files["f1"]
@@ -89,7 +89,8 @@ def test_a_broken_connection_goes_on_where_it_broke(
 def test_a_later_call_goes_on_where_the_first_was_cut(
     far: FarEnd, client_of: Clients, stored: bytes, tmp_path: Path
 ) -> None:
-    cancellation, seen = Cancellation(), []
+    cancellation = Cancellation()
+    seen: list[Progress] = []
     with pytest.raises(TransferCancelledError):
         client_of(far).download(
             "f1", tmp_path / "copy", progress=lambda _: cancellation.cancel(), cancellation=cancellation
@@ -170,7 +171,7 @@ def test_a_refusal_for_now_is_tried_again_with_a_fresh_url(
 
 @pytest.mark.parametrize(("status", "error"), [(404, FileNotReadyError), (418, UnexpectedAnswerError)])
 def test_a_refusal_for_good_is_raised(
-    far: FarEnd, client_of: Clients, stored: bytes, tmp_path: Path, status: int, error: type[Exception]
+    far: FarEnd, client_of: Clients, tmp_path: Path, status: int, error: type[Exception]
 ) -> None:
     def refuse(handler: Handler) -> bool:
         handler.refuse(status, "NoSuchKey")
@@ -227,10 +228,10 @@ def test_a_folder_that_is_not_there_is_one_clear_error(
     ],
 )
 def test_a_name_given_by_somebody_else_leads_nowhere_else(
-    far: FarEnd, client_of: Clients, stored: bytes, tmp_path: Path, name: str, taken: str
+    far: FarEnd, client_of: Clients, tmp_path: Path, name: str, taken: str
 ) -> None:
     original = far.file_document
-    far.file_document = lambda file_id, _="": original(file_id, name)  # type: ignore[method-assign, misc, assignment]
+    far.file_document = lambda file_id, _="": original(file_id, name)  # type: ignore[method-assign, assignment]
 
     path = client_of(far).download("f1", tmp_path)
 

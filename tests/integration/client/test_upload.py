@@ -46,6 +46,10 @@ def content_of(far: FarEnd, file_id: str) -> bytes:
     return far.files[file_id]
 
 
+def void(_: object) -> None:
+    """What a fault returns."""
+
+
 def once(fault: Callable[[Handler], None], number: int = 2) -> Callable[[Handler, int], bool]:
     """A fault on the first try of one part."""
 
@@ -147,7 +151,7 @@ def test_a_store_that_refuses_fresh_urls_is_not_asked_for_ever(far: FarEnd, clie
         lambda handler: handler.refuse(409, "OperationAborted"),
         lambda handler: handler.refuse(400, "BadDigest"),
         lambda handler: handler.cut(),
-        lambda handler: (handler.body(), handler.cut()),
+        Handler.lose_answer,
         lambda handler: handler.wfile.write(b"nonsense\r\n\r\n"),
     ],
     ids=["500", "503", "request-timeout", "409", "bad-digest", "cut", "answer-lost", "nonsense"],
@@ -165,7 +169,7 @@ def test_a_part_that_fails_for_now_is_sent_again(far: FarEnd, client_of: Clients
 
 def test_a_part_that_stalls_is_given_up_and_sent_again(far: FarEnd, client_of: Clients, blob: Blobs) -> None:
     is_over = threading.Event()
-    far.before_part = once(lambda handler: is_over.wait(30) and None, number=1)
+    far.before_part = once(lambda handler: void(is_over.wait(30)), number=1)
     path = blob(24 * MIB)  # more than the sockets' buffers hold
 
     file = client_of(far, timeouts=Timeouts(connect=2, stall=0.2, answer=0.2)).upload(path, part_size=16 * MIB)
@@ -217,13 +221,13 @@ def test_retries_of_all_parts_share_one_budget(far: FarEnd, client_of: Clients, 
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "error"),
-    [(507, "InsufficientStorage", StorageFullError), (400, "InvalidRequest", UnexpectedAnswerError)],
+    ("answer", "error"),
+    [((507, "InsufficientStorage"), StorageFullError), ((400, "InvalidRequest"), UnexpectedAnswerError)],
 )
 def test_a_part_refused_for_good_ends_the_upload_at_once(
-    far: FarEnd, client_of: Clients, blob: Blobs, status: int, code: str, error: type[Exception]
+    far: FarEnd, client_of: Clients, blob: Blobs, answer: tuple[int, str], error: type[Exception]
 ) -> None:
-    far.before_part = once(lambda handler: handler.refuse(status, code))
+    far.before_part = once(lambda handler: handler.refuse(*answer))
 
     with pytest.raises(error):
         client_of(far).upload(blob())
@@ -371,7 +375,9 @@ def test_sha256_on_request_is_what_completion_declares(far: FarEnd, client_of: C
     ],
     ids=["touched", "grown", "cut", "replaced", "removed"],
 )
-def test_a_file_that_changes_is_not_completed(far: FarEnd, client_of: Clients, blob: Blobs, change: Any, how: str) -> None:
+def test_a_file_that_changes_is_not_completed(
+    far: FarEnd, client_of: Clients, blob: Blobs, change: Any, how: str
+) -> None:
     path = blob()
 
     def meddle(handler: Handler, tries: int) -> bool:
@@ -615,14 +621,14 @@ def test_cutting_ends_promptly_though_the_store_is_silent(far: FarEnd, client_of
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "error"),
-    [(401, "unauthenticated", UnauthenticatedError), (403, "quota_exceeded", QuotaExceededError)],
+    ("answer", "error"),
+    [((401, "unauthenticated"), UnauthenticatedError), ((403, "quota_exceeded"), QuotaExceededError)],
 )
 def test_what_the_service_refuses_is_raised_by_its_name(
-    far: FarEnd, client_of: Clients, blob: Blobs, status: int, code: str, error: type[Exception]
+    far: FarEnd, client_of: Clients, blob: Blobs, answer: tuple[int, str], error: type[Exception]
 ) -> None:
     def refuse(handler: Handler, route: str) -> bool:
-        handler.problem(status, code)
+        handler.problem(*answer)
         return True
 
     far.before_call = refuse
@@ -661,7 +667,12 @@ def test_nobody_there_is_said_at_once(far: FarEnd, client_of: Clients, blob: Blo
 
 def test_the_token_goes_to_the_service_and_not_to_the_store(far: FarEnd, client_of: Clients, blob: Blobs) -> None:
     seen: list[str | None] = []
-    far.before_call = lambda handler, route: seen.append(handler.headers.get("Authorization"))  # type: ignore[func-returns-value, return-value]
+
+    def note(handler: Handler, route: str) -> bool:
+        seen.append(handler.headers.get("Authorization"))
+        return False
+
+    far.before_call = note
     client = client_of(far, token="t0ken")
 
     file = client.upload(blob())
@@ -693,8 +704,9 @@ def test_neither_token_nor_signed_url_is_logged_or_shown(
 
 
 def test_progress_adds_up(far: FarEnd, client_of: Clients, blob: Blobs) -> None:
-    far.before_part = once(lambda handler: (handler.body(), handler.cut()), number=2)
-    path, seen = blob(), []
+    far.before_part = once(Handler.lose_answer, number=2)
+    path = blob()
+    seen: list[Progress] = []
 
     client_of(far).upload(path, progress=seen.append)
 
