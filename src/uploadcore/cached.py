@@ -15,23 +15,28 @@ from typing import Any
 from uploadcore.errors import UploadCoreError
 from uploadcore.file import Checksum, ChecksumAlgorithm
 from uploadcore.plan import PartPlan
-from uploadcore.ports import Cache, Database
+from uploadcore.ports import Cache, Clock, Database
 from uploadcore.records import existing_upload
 from uploadcore.states import UploadState
 from uploadcore.upload import Address, Expected, Reason, Strategy, Timer, Upload
 
 __all__ = ["CachedUploads"]
 
+FILL_TIME = 2.0
+"""Seconds after which what a call to the database has brought is too old to be kept, or to be shared with who asks now: a process that
+stood still must not bring back what others have changed meanwhile, and whose marks in the cache have gone."""
+
 
 class CachedUploads:
     """Uploads by id, at most `ttl` old. Without a cache every read goes to the database."""
 
-    def __init__(self, cache: Cache | None, database: Database, *, ttl: timedelta) -> None:
+    def __init__(self, cache: Cache | None, database: Database, clock: Clock, *, ttl: timedelta) -> None:
         """Read the database through `cache`."""
         self._cache = cache
         self._database = database
+        self._clock = clock
         self._ttl = ttl
-        self._reading: dict[str, asyncio.Task[Upload]] = {}
+        self._reading: dict[str, tuple[float, asyncio.Task[Upload]]] = {}
 
     async def get(self, upload_id: str) -> Upload:
         """The upload, perhaps `ttl` old.
@@ -44,23 +49,36 @@ class CachedUploads:
             upload = None if found is None else _decode(found)
             if upload is not None:
                 return upload
-        reading = self._reading.get(upload_id)
-        if reading is None:
-            reading = asyncio.create_task(self._fill(upload_id))
-            self._reading[upload_id] = reading
-            reading.add_done_callback(lambda _: self._reading.pop(upload_id, None))
+        began, reading = self._reading.get(upload_id, (0.0, None))
+        if reading is None or self._is_old(began):
+            began = self._clock.monotonic()
+            reading = asyncio.create_task(self._fill(upload_id, began))
+            self._reading[upload_id] = (began, reading)
+            reading.add_done_callback(lambda task: self._ended(upload_id, task))
         return await asyncio.shield(reading)
 
-    async def remember(self, upload: Upload) -> None:
-        """Replace the copy by a newer one."""
-        if self._cache is not None:
+    async def remember(self, upload: Upload, *, as_of: float) -> None:
+        """Replace the copy by a newer one.
+
+        Args:
+            upload: As the database has returned it.
+            as_of: The clock's monotonic seconds when the database was called for it.
+        """
+        if self._cache is not None and not self._is_old(as_of):
             await self._cache.set_if_newer(_key(upload.id), _encode(upload), upload.version, ttl=self._ttl)
 
-    async def _fill(self, upload_id: str) -> Upload:
+    async def _fill(self, upload_id: str, began: float) -> Upload:
         async with self._database.reader() as tx:
             upload = await existing_upload(tx, upload_id)
-        await self.remember(upload)
+        await self.remember(upload, as_of=began)
         return upload
+
+    def _ended(self, upload_id: str, task: asyncio.Task[Upload]) -> None:
+        if self._reading.get(upload_id, (0.0, None))[1] is task:
+            del self._reading[upload_id]
+
+    def _is_old(self, as_of: float) -> bool:
+        return self._clock.monotonic() - as_of > FILL_TIME
 
 
 def _key(upload_id: str) -> str:

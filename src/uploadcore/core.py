@@ -79,7 +79,7 @@ class UploadCore:
         clock = clock or SystemClock()
         self._clock = clock
         self._stack = AsyncExitStack()
-        cached = CachedUploads(cache, database, ttl=self.config.cache_ttl)
+        cached = CachedUploads(cache, database, clock, ttl=self.config.cache_ttl)
         steps = UploadSteps(store=store, database=database, cached=cached, clock=clock, config=self.config)
         self.uploads = UploadService(
             store=store,

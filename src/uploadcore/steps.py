@@ -83,9 +83,10 @@ class UploadSteps:
         Raises:
             VersionConflictError: Somebody else was faster, or a condition does not hold.
         """
+        began = self.clock.monotonic()
         async with self.database.transaction() as tx:
             saved = await tx.uploads.save(transition)
-        await self.cached.remember(saved)
+        await self.cached.remember(saved, as_of=began)
         return saved
 
     # --- open -----------------------------------------------------------------------------------------------------
@@ -233,6 +234,7 @@ class UploadSteps:
         return held.upload
 
     async def _record_completed(self, upload: Upload, found: StoredObject) -> Upload:
+        began = self.clock.monotonic()
         async with self.database.transaction() as tx:
             file = await existing_file(tx, upload.file_id)
             if file.status in {FileStatus.DELETING, FileStatus.DELETED}:
@@ -254,7 +256,7 @@ class UploadSteps:
                     )
                 )
                 await tx.quotas.release(upload.owner, size=upload.reserved_bytes)
-        await self.cached.remember(saved)
+        await self.cached.remember(saved, as_of=began)
         return saved
 
     async def _lost(self, held: _Held) -> Upload:
@@ -342,13 +344,14 @@ class UploadSteps:
             clean = False
         if not clean:
             return await self.save(upload.lease_given_up())
+        began = self.clock.monotonic()
         async with self.database.transaction() as tx:
             saved = await tx.uploads.save(upload.cleaned(recheck_after=self.config.recheck_after))
             file = await existing_file(tx, upload.file_id)
             if file.status is FileStatus.UPLOADING and file.upload_id == upload.id:
                 await tx.files.save(file.fails())
             await tx.quotas.release(upload.owner, size=upload.reserved_bytes)
-        await self.cached.remember(saved)
+        await self.cached.remember(saved, as_of=began)
         return saved
 
     async def wipe(self, upload: Upload) -> bool:

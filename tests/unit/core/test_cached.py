@@ -64,7 +64,7 @@ async def test_a_copy_is_the_same_upload(cached: Rig) -> None:
         {"size": 25, "checksum": checksum_of(BODY), "fingerprint": "f", "metadata": {"ü": '"'}},
     ):
         upload = await cached.begin(**asked)
-        await cached.core.uploads._cached.remember(cached.upload(upload.id))
+        await cached.core.uploads._cached.remember(cached.upload(upload.id), as_of=cached.clock.monotonic())
         cached.database.faults.fail("reader", DatabaseUnavailableError("not asked"))
 
         assert await cached.core.uploads._cached.get(upload.id) == cached.upload(upload.id)
