@@ -52,9 +52,9 @@ class Answers:
         self, operation: Operation, owner: str, size: int | None, key: str | None
     ) -> tuple[str, tuple[SignedPart, ...]] | None:
         """The upload's id and its signed parts."""
-        allowed: list[type[Exception]] = [QuotaExceededError, FileNotReadyError, UploadClosedError]
+        allowed: list[type[Exception]] = [QuotaExceededError, FileNotReadyError, UploadClosedError, UploadBusyError]
         if key is not None:
-            allowed += [IdempotencyMismatchError, UploadBusyError]
+            allowed.append(IdempotencyMismatchError)
         if operation.kind.startswith("foreign"):
             allowed.append(NoSuchFileError)
         view = self._result(operation, None, *allowed)

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from tests.model.reference import Reference
-from uploadcore.errors import DatabaseUnavailableError, StoreUnavailableError
+from uploadcore.errors import DatabaseUnavailableError, StoreUnavailableError, UploadCoreError
 from uploadcore.events import Event
 from uploadcore.file import Checksum
 from uploadcore.plan import Part, StoredPart, StoreLimits
@@ -74,12 +74,25 @@ _COUNTED = {
 
 
 class SteppedLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time is the model's clock, and that runs until nobody can go on without it."""
+    """An event loop whose time is the model's clock, and that runs until nobody can go on without it.
+
+    Attributes:
+        errors: What failed where nobody was told.
+    """
 
     def __init__(self, clock: ManualClock) -> None:
         self._clock = clock
+        self.errors: list[BaseException] = []
         super().__init__(_IdleSelector(self.stop))
-        self.set_exception_handler(lambda _loop, _context: None)  # a dead process's tasks are nobody's concern
+        self.set_exception_handler(self._failed)
+
+    @staticmethod
+    def _failed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A callback has failed, or a task whose outcome nobody asked for; those of a dead process are nobody's concern."""
+        error = context.get("exception")
+        assert isinstance(loop, SteppedLoop), "it is this loop's handler"
+        if error is not None and not isinstance(error, (ProcessDiedError, UploadCoreError)):
+            loop.errors.append(error)
 
     def time(self) -> float:
         """The clock's."""

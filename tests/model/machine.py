@@ -25,7 +25,7 @@ def faults(calls: int) -> st.SearchStrategy[Injected]:
 SLOTS = st.integers(0, 1)
 WHICH = st.sampled_from([0, 0, 0, 1, 1, 2])
 HELD_BACK = [Fault.PAUSE_BEFORE, Fault.PAUSE_AFTER, Fault.FREEZE_BEFORE, Fault.FREEZE_AFTER]
-RACERS = ["complete", "abort", "sweep", "delete_file", "initiate_again", "relay"]
+RACERS = ["complete", "abort", "sweep", "delete_file", "initiate_again", "relay", "sign"]
 
 STEPS: list[tuple[int, str, dict[str, st.SearchStrategy[Any]]]] = [
     (
@@ -72,6 +72,7 @@ STEPS: list[tuple[int, str, dict[str, st.SearchStrategy[Any]]]] = [
             "seconds": st.sampled_from([0, 0, 11, 31, 31, 61, 86_401]),
             "second": st.sampled_from(["sweep", "sweep", "put", "lose", *RACERS]),
             "fault": faults(9),
+            "third": st.none() | st.sampled_from(["complete", "sign"]),
             "then": faults(3),
         },
     ),

@@ -82,8 +82,9 @@ CONFIG = UploadConfig(single_put_limit=8)
 LIMITS = Admission(max_unknown_size=12, max_open_uploads=4, max_bytes_in_flight=60)
 OWNERS = ["ann", "bob"]
 STRANGER = "mallory"
-PUT_LASTS = timedelta(hours=1)
-"""How long after its URL has expired a PUT begun in time may still arrive: as long as the core says it waits for it."""
+PUT_LASTS = timedelta(minutes=59)
+"""How long after its URL has expired a PUT begun in time may still arrive: nearly as long as the core waits for it, because the URL may
+have been signed by a copy that was some seconds old."""
 TICK = 5.0
 REST = (0, 31, 601, 31, 86_401, 31, 31, 4_560, 87_301, 31, 4_560)
 """Seconds after each of which a sweep finds what is due: leases, the second completion, deadlines, rechecks, orphans."""
@@ -401,15 +402,22 @@ class World:
         seconds: int,
         second: str,
         fault: Injected,
+        third: str | None,
         then: Injected,
     ) -> None:
-        """One operation up to some call, another to its end, then the first goes on; on a new upload that is whole, if `shape`."""
+        """One operation up to some call, another to its end, then the first goes on; on a new upload that is whole, if `shape`.
+
+        The third, some time after the second, is in the process of the first.
+        """
         if shape is not None:
             self.initiate(1, owner=OWNERS[0], shape=shape)
             self.send_whole(1, 0, True, 2)
         self._run_named(0, first, which, held_back)
         self.advance(seconds)
         self._run_named(1, second, which, fault)
+        if third is not None:
+            self.advance(2 * TICK)
+            self._run_named(0, third, which, None)
         self.go_on(0, then)
 
     def _run_named(self, slot: int, name: str, which: int, fault: Injected) -> None:
@@ -423,6 +431,8 @@ class World:
             getattr(self, name)(slot, fault)
         elif name == "lose":
             self.lose(which)
+        elif name == "sign":
+            self.sign(slot, which, [1], fault)
         else:
             self.put(which, which, steady=False, late=False)
 
@@ -503,6 +513,8 @@ class World:
         self._raise()
 
     def _raise(self) -> None:
+        for error in self.loop.errors:
+            raise error
         if self.reference.violations:
             raise AssertionError("; ".join(self.reference.violations))
 
