@@ -151,6 +151,58 @@ async def test_a_reader_that_goes_away_takes_nobody_with_it(rig: Rig) -> None:
     assert await two == 1
 
 
+async def test_rule_11_what_a_read_brings_after_two_seconds_is_not_kept(cached: Rig) -> None:
+    upload = await cached.begin()
+    assert isinstance(cached.cache, MemoryCache)
+    cached.cache.flush()
+    held = cached.database.faults.hold("reader")
+    late = asyncio.ensure_future(sign(cached, upload.id))
+    await held.reached.wait()
+
+    cached.after(seconds=2.1)
+    held.let_go()
+    await late
+
+    assert await reads(cached, upload.id) == 1
+
+
+async def test_rule_11_what_a_save_brings_after_two_seconds_is_not_kept(cached: Rig) -> None:
+    upload = await cached.begin()
+    assert isinstance(cached.cache, MemoryCache)
+    held = cached.database.faults.hold("transaction")
+    aborting = asyncio.ensure_future(cached.abort(upload.id))
+    await held.reached.wait()
+    cached.cache.flush()
+
+    cached.after(seconds=2.1)
+    cached.store.faults.fail("abort_multipart", DatabaseUnavailableError("so that nothing is saved after it"))
+    held.let_go()
+    with pytest.raises(DatabaseUnavailableError):
+        await aborting
+
+    assert await cached.cache.get(f"upload:{upload.id}") is None
+
+
+async def test_rule_11_who_asks_two_seconds_later_does_not_share_a_stalled_read(rig: Rig) -> None:
+    upload = await rig.begin()
+    stalled = rig.database.faults.hold("reader")
+    early = asyncio.ensure_future(sign(rig, upload.id))
+    await stalled.reached.wait()
+    rig.after(seconds=2.1)
+    before = rig.database.calls["reader"]
+    second = rig.database.faults.hold("reader")
+    later = asyncio.ensure_future(sign(rig, upload.id))
+    await second.reached.wait()
+
+    stalled.let_go()  # the end of the old read is not the end of the new one
+    await early
+    joined = asyncio.ensure_future(sign(rig, upload.id))
+    second.let_go()
+
+    assert (await later, await joined) == (1, 1)
+    assert rig.database.calls["reader"] - before == 1
+
+
 async def test_a_failed_read_is_every_waiters_failure_and_the_next_reads_again(rig: Rig) -> None:
     upload = await rig.begin()
     rig.database.faults.fail("reader", DatabaseUnavailableError("away"))
