@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, cast
 
 from litestar import Litestar, Request
@@ -33,7 +34,7 @@ from uploadcore_http.shortcut import SigningShortcut
 from uploadcore_http.tokens import JwtAuthenticator
 from uploadcore_http.uploads import UPLOAD_ROUTES
 
-__all__ = ["ROUTES", "create_app", "create_asgi", "lifecycle_of"]
+__all__ = ["ROUTES", "Running", "create_app", "create_asgi"]
 
 ROUTES = (*UPLOAD_ROUTES, *FILE_ROUTES, *OPERATION_ROUTES)
 """Every handler there is: the application, the OpenAPI document and the tested matrix of roles are made of this."""
@@ -109,7 +110,7 @@ def create_app(settings: Settings, container: Container | None = None) -> Litest
     lifecycle, metrics = Lifecycle(), Metrics(lambda: events.counted)
 
     @asynccontextmanager
-    async def opened(_: Litestar) -> AsyncIterator[None]:
+    async def opened() -> AsyncIterator[None]:
         async with open_app(settings, container), in_background(core):
             lifecycle.is_started = True
             try:
@@ -118,7 +119,7 @@ def create_app(settings: Settings, container: Container | None = None) -> Litest
                 lifecycle.is_started = False
 
     metrics_token = None if settings.metrics_token is None else settings.metrics_token.get_secret_value()
-    application = _routed(core, lifecycle, metrics, metrics_token, lifespan=[opened])
+    application = _routed(core, lifecycle, metrics, metrics_token, lifespan=[lambda _: opened()])
     edge = Edge(
         SigningShortcut(cast(AsgiApp, application.asgi_handler), core),
         authenticate=_authenticator(settings),
@@ -132,15 +133,28 @@ def create_app(settings: Settings, container: Container | None = None) -> Litest
     )
     # Around Litestar's own handler, not among its middleware: those see no request that matches no route.
     application.asgi_handler = cast(Any, edge)
-    application.state["lifecycle"] = lifecycle
+    application.state["running"] = Running(opened, lifecycle)
     return application
 
 
-def lifecycle_of(application: Litestar) -> Lifecycle:
-    """The lifecycle of what `create_app` made, for whoever serves it."""
-    lifecycle = application.state["lifecycle"]
-    assert isinstance(lifecycle, Lifecycle)
-    return lifecycle
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What whoever serves an application of `create_app` needs to know of it.
+
+    Attributes:
+        opened: What its lifespan does, without Litestar around it, which wraps what goes wrong into groups of exceptions.
+        lifecycle: Tells load balancers whether to send requests.
+    """
+
+    opened: Callable[[], AbstractAsyncContextManager[None]]
+    lifecycle: Lifecycle
+
+    @classmethod
+    def of(cls, application: Litestar) -> Running:
+        """What `create_app` left in the application's state."""
+        running = application.state["running"]
+        assert isinstance(running, cls)
+        return running
 
 
 def _authenticator(settings: Settings) -> Authenticator:

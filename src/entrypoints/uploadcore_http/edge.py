@@ -17,14 +17,15 @@ from urllib.parse import unquote
 
 from starlette.middleware.cors import CORSMiddleware
 
-from uploadcore.errors import InvalidRequestError, OverloadedError, UploadCoreError
+from uploadcore.errors import InvalidRequestError, OverloadedError
 from uploadcore_http.asgi import AsgiApp, Message, Receive, Scope, Send
 from uploadcore_http.auth import Authenticator, Principal
+from uploadcore_http.failures import problem_for
 from uploadcore_http.lifecycle import Lifecycle
 from uploadcore_http.links import Links
 from uploadcore_http.logs import RequestLine, RequestLog
 from uploadcore_http.metrics import Metrics
-from uploadcore_http.problems import RouteNotFoundError, UnauthenticatedError, problem_response
+from uploadcore_http.problems import RouteNotFoundError, UnauthenticatedError
 
 __all__ = ["Edge", "request_id_of"]
 
@@ -134,25 +135,30 @@ class Edge:
                 self._log_request(RequestLine(request_id, method, route, answer.status, ms, owner, now))
 
     async def _serve(self, scope: Any, receive: Receive, send: Send) -> None:
-        path = scope["path"]
         try:
-            if "\0" in path or b"%00" in scope["query_string"]:
-                raise InvalidRequestError("U+0000 is in the address")
-            if "//" in path:
-                # Litestar would take it for the path without the empty segments; then what is public would depend on who reads it.
-                raise RouteNotFoundError
-            if path.startswith("/v1/"):
-                if self._metrics.in_flight > self._max_in_flight:
-                    raise OverloadedError("too many requests are being served", retry_after=1)
-                if scope["method"] != "OPTIONS":
-                    principal = await self._authenticate(scope)
-                    if principal is None:
-                        raise UnauthenticatedError
-                    scope["user"] = principal
-        except UploadCoreError as error:
-            await problem_response(error, request_id_of(scope))(scope, receive, send)
+            await self._admit(scope)
+        except Exception as error:  # noqa: BLE001 - authenticators are the host's: whatever they raise, the client gets a problem
+            await problem_for(error, request_id_of(scope))(scope, receive, send)
             return
         await self._app(scope, receive, send)
+
+    async def _admit(self, scope: Any) -> None:
+        """Let a request pass to the application; those to `/v1` only with the principal that sent them."""
+        path = scope["path"]
+        if "\0" in path or b"%00" in scope["query_string"]:
+            raise InvalidRequestError("U+0000 is in the address")
+        if "//" in path:
+            # Litestar would take it for the path without the empty segments; then what is public would depend on who reads it.
+            raise RouteNotFoundError
+        if not path.startswith("/v1/"):
+            return
+        if self._metrics.in_flight > self._max_in_flight:
+            raise OverloadedError("too many requests are being served", retry_after=1)
+        if scope["method"] != "OPTIONS":
+            principal = await self._authenticate(scope)
+            if principal is None:
+                raise UnauthenticatedError
+            scope["user"] = principal
 
     def _request_id(self, scope: Scope) -> str:
         """The caller's id for this request if it is a plain one, else one of our own."""

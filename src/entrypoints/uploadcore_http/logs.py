@@ -39,6 +39,7 @@ RequestLog = Callable[[RequestLine], None]
 """Writes a line for a request that was answered."""
 
 _QUIET = {
+    "alembic": logging.WARNING,
     "httpx": logging.WARNING,  # logs whole URLs, signatures included
     "httpcore": logging.WARNING,
     "uvicorn.access": logging.CRITICAL,  # logs query strings

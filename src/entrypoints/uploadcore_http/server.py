@@ -21,7 +21,7 @@ import uvloop
 from litestar import Litestar
 
 from uploadcore_app import ConfigurationError, Settings, is_loopback, load_settings, misspelled
-from uploadcore_http.application import create_app, lifecycle_of
+from uploadcore_http.application import Running, create_app
 from uploadcore_http.logs import configure_logging
 
 __all__ = ["main", "serve"]
@@ -112,11 +112,10 @@ class _Service:
     """One run of the service: open, serve, drain, close."""
 
     def __init__(self, application: Litestar, settings: Settings, listener: socket.socket, announce: TextIO) -> None:
-        self._application = application
+        self._running = Running.of(application)
         self._settings = settings
         self._listener = listener
         self._announce = announce
-        self._lifecycle = lifecycle_of(application)
         self._received: list[signal.Signals] = []
         self._told = asyncio.Event()
         self._server = _Server(
@@ -140,7 +139,7 @@ class _Service:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
-        async with self._application.lifespan():
+        async with self._running.opened():
             serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
             draining = asyncio.create_task(self._drain())
             try:
@@ -170,6 +169,6 @@ class _Service:
         number = self._received[0]
         delay = 0.0 if number == signal.SIGINT else self._settings.drain_delay.total_seconds()
         log.info("draining after %s: serving for %s s more", number.name, delay)
-        self._lifecycle.is_draining = True
+        self._running.lifecycle.is_draining = True
         await asyncio.sleep(delay)
         self._server.should_exit = True
