@@ -1,4 +1,4 @@
-"""The durations and limits the use cases run with. Every default is DESIGN's; an embedder passes another `UploadConfig`."""
+"""The durations and limits the use cases run with. The defaults fit S3 and clients on the open internet; an embedder passes another `UploadConfig`."""
 
 from __future__ import annotations
 
