@@ -16,8 +16,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-import uvicorn
-import uvloop
+try:
+    import uvicorn
+    import uvloop
+except ModuleNotFoundError as exc:
+    raise ImportError(f"uploadcore_http.server needs {exc.name}: pip install 'uploadcore[server]'") from exc
 from litestar import Litestar
 
 from uploadcore_app import ConfigurationError, Settings, is_loopback, load_settings, misspelled
