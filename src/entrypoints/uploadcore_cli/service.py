@@ -88,7 +88,7 @@ def token(owner: str, lifetime: str) -> None:
 def sweep(*, dry_run: bool, as_json: bool, **given: Any) -> None:
     """Expire, recover and clean up, once. A running service does so by itself; this is for cron, and for looking.
 
-    Safe beside running services.
+    Safe beside running services, where the store is one that several processes may use; the embedded folder is not.
     """
 
     async def swept(settings: Settings) -> SweepReport:

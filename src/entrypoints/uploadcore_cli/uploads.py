@@ -31,6 +31,9 @@ __all__ = ["abort", "file_document", "ls", "resume", "upload"]
 STOPS_ALL = frozenset({ExitStatus.UNREACHABLE, ExitStatus.UNAUTHORISED, ExitStatus.FULL})
 """After these, the next file would fail in the same way."""
 
+WIDE = 100
+"""Columns of a terminal that has room for the time an upload was begun, beside an id of 36."""
+
 PARALLEL = click.option(
     "--parallel",
     type=click.IntRange(1, 64),
@@ -152,7 +155,8 @@ def ls(client: Client, state: str | None, limit: int, *, as_json: bool) -> None:
         for each in found:
             click.echo(json.dumps(_upload_document(each)))
     elif sys.stdout.isatty():
-        Console().print(_table(found) if found else "no uploads")
+        console = Console()
+        console.print(_table(found, is_wide=console.width >= WIDE) if found else "no uploads")
     else:
         for each in found:
             columns = (
@@ -280,12 +284,13 @@ def _upload_document(each: Upload) -> dict[str, Any]:
     }
 
 
-def _table(found: Sequence[Upload]) -> Table:
+def _table(found: Sequence[Upload], *, is_wide: bool) -> Table:
     """One id per line, the one that the next command takes: of the file once there is one, of the upload until then."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("state")
     table.add_column("size", justify="right", no_wrap=True)
-    table.add_column("begun", no_wrap=True)
+    if is_wide:
+        table.add_column("begun", no_wrap=True)
     table.add_column("file (get) or upload (resume, abort)", no_wrap=True)
     table.add_column("name", overflow="fold")
     for each in found:
@@ -293,7 +298,7 @@ def _table(found: Sequence[Upload]) -> Table:
         table.add_row(
             Text(each.state, style="green" if is_file else "yellow" if each.state == UploadState.UPLOADING else "dim"),
             "" if each.size is None else size(each.size),
-            _when(each.created_at),
+            *([_when(each.created_at)] if is_wide else []),
             f"{each.file_id if is_file else each.id}",
             Text(plain(each.filename)),
         )

@@ -29,7 +29,8 @@ T = TypeVar("T")
 
 ANSWER_LIMIT = 16 * 1024 * 1024
 """Bytes of an answer: 1,000 signed parts are about 1 MiB."""
-WORTH_ANOTHER_TRY = frozenset({429, 500, 502, 503, 504})
+WORTH_ANOTHER_TRY = frozenset({429, 502, 503, 504})
+"""Not 500: that is a defect of the service, and a minute of silence does not mend it."""
 
 
 @dataclass(frozen=True, slots=True)

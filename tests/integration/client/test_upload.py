@@ -643,7 +643,7 @@ def test_a_busy_service_is_asked_again(far: FarEnd, client_of: Clients, blob: Bl
     def busy(handler: Handler, route: str) -> bool:
         if far.calls[route] > 1:
             return False
-        code, status = {"find": ("overloaded", 503), "initiate": ("upload_busy", 409)}.get(route, ("internal", 500))
+        code, status = {"find": ("overloaded", 503), "initiate": ("upload_busy", 409)}.get(route, ("store_unavailable", 503))
         handler.problem(status, code, {"Retry_After": "0"})
         return True
 
