@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -74,3 +75,10 @@ def test_missing_parts_are_ranges() -> None:
 
 def test_an_outage_says_when_to_come_back() -> None:
     assert (problem_of(StoreUnavailableError("away")).retry_after or 0) >= 1
+
+
+def test_the_documentation_has_every_code_under_its_status() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "http.md").read_text()
+    rows = re.findall(r"^\| (\d{3}) \| (.+) \|$", text, re.MULTILINE)
+
+    assert {code: int(status) for status, codes in rows for code in re.findall(r"`(\w+)`", codes)} == STATUS
