@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from tests.model.faults import Operation, at_once
-from tests.model.reference import Life, Reference, planned
+from tests.model.history import Life, planned
+from tests.model.processes import Operation, at_once
+from tests.model.reference import Reference
 from uploadcore.config import UploadConfig
 from uploadcore.errors import (
     ChecksumMismatchError,

@@ -8,8 +8,10 @@ from typing import Any, ClassVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from tests.model.faults import STATISTICS, Fault, FaultyDatabase
-from tests.model.world import CAPABILITIES, OWNERS, SHAPES, Injected, Shape, World
+from tests.model.faulty_ports import FaultyDatabase
+from tests.model.happenings import Happenings
+from tests.model.processes import STATISTICS, Fault
+from tests.model.world import CAPABILITIES, OWNERS, SHAPES, Injected, Shape
 from uploadcore.ports import StoreCapabilities
 
 __all__ = ["UploadCoreMachine"]
@@ -83,7 +85,7 @@ STEPS: list[tuple[int, str, dict[str, st.SearchStrategy[Any]]]] = [
     (1, "lose", {"which": WHICH}),
     (1, "stop", {"slot": SLOTS, "how": st.sampled_from(["crash", "close", "flush"])}),
 ]
-"""Weight, method of `World`, arguments. One rule draws from them all: Hypothesis would switch half of its rules off in each run, and
+"""Weight, method of `Happenings`, arguments. One rule draws from them all: Hypothesis would switch half of its rules off in each run, and
 what is looked for here takes many different steps."""
 
 
@@ -91,7 +93,7 @@ class UploadCoreMachine(RuleBasedStateMachine):
     """One run: a world, what happens to it, and the rules of the design checked after every step and at rest."""
 
     database_type: ClassVar[type[FaultyDatabase]] = FaultyDatabase
-    world: World | None = None
+    world: Happenings | None = None
 
     @initialize(
         capabilities=st.sampled_from(CAPABILITIES),
@@ -101,7 +103,7 @@ class UploadCoreMachine(RuleBasedStateMachine):
     def begin(self, capabilities: StoreCapabilities, cache: str, shapes: list[Shape]) -> None:
         """Some uploads that are whole."""
         STATISTICS["runs"] += 1
-        self.world = World(capabilities, cache, database_type=self.database_type)
+        self.world = Happenings(capabilities, cache, database_type=self.database_type)
         for shape in shapes:
             self.world.initiate(0, owner=OWNERS[0], shape=shape)
             self.world.send_whole(0, 0, True, 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from tests.model.faults import FaultyDatabase
+from tests.model.faulty_ports import FaultyDatabase
 from tests.model.machine import UploadCoreMachine
 from uploadcore.events import Event
 from uploadcore.ports import Transaction

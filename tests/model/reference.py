@@ -7,11 +7,12 @@ design (by their numbers). It decides nothing and calls nothing.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from tests.model.history import Life, Snapshot, is_whole
 from uploadcore.config import UploadConfig
 from uploadcore.events import Event, EventType
 from uploadcore.file import File, FileStatus
@@ -21,9 +22,9 @@ from uploadcore.upload import Address, Reason, Strategy, Upload
 from uploadcore_memory import ManualClock, MemoryDatabase
 
 if TYPE_CHECKING:
-    from tests.model.faults import Operation
+    from tests.model.processes import Operation
 
-__all__ = ["Life", "Reference", "Snapshot"]
+__all__ = ["INSTALLATION_MARKER", "Reference"]
 
 S = UploadState
 OPEN = frozenset({S.PENDING, S.UPLOADING, S.COMPLETING, S.ABORTING})
@@ -48,47 +49,6 @@ FROZEN = (
     *("reserved_bytes", "created_at", "expires_at"),
 )
 INSTALLATION_MARKER = ".installation"
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """An upload from one moment to the next.
-
-    Attributes:
-        parts: Sizes by part number, as the store would list them; `None` once an object stands instead.
-    """
-
-    position: int
-    at: datetime
-    state: UploadState
-    parts: Mapping[int, int] | None
-
-
-@dataclass(eq=False)
-class Life:
-    """The history of one upload."""
-
-    first: Upload
-    now: Upload
-    storage_ids: set[str] = field(default_factory=set)
-    timeline: list[Snapshot] = field(default_factory=list)
-    holder: Operation | None = None
-    content: bytes | None = None
-
-    def since(self, position: int) -> Iterator[Snapshot]:
-        """How it was at `position`, and how since."""
-        for snapshot, following in zip(self.timeline, [*self.timeline[1:], None], strict=True):
-            if following is None or following.position > position:
-                yield snapshot
-
-    def states_since(self, position: int) -> set[UploadState]:
-        """Its states since then."""
-        return {snapshot.state for snapshot in self.since(position)}
-
-    def states_since_time(self, moment: datetime) -> set[UploadState]:
-        """Its states since that moment."""
-        pairs = zip(self.timeline, [*self.timeline[1:], None], strict=True)
-        return {snapshot.state for snapshot, following in pairs if following is None or following.at >= moment}
 
 
 @dataclass
@@ -181,7 +141,7 @@ class Reference:
             return
         life = self._by_key[address.key]
         named = {number: len(parts[number]) for number in numbers}
-        if not _is_whole(life.first, named):
+        if not is_whole(life.first, named):
             self.broken(5, f"parts {named} of {life.now.id} were assembled: not a whole blob")
         self.objects[address.key] = b"".join(parts[number] for number in numbers)
         self._note(life)
@@ -444,22 +404,3 @@ class Reference:
         for upload_id, ids in order.items():
             if ids != [event.id for event in self.events if event.upload_id == upload_id][: len(ids)]:
                 self.broken(8, f"the events of {upload_id} were delivered out of order: {ids}")
-
-
-def _is_whole(upload: Upload, sizes: Mapping[int, int]) -> bool:
-    """Whether these parts, by number, are exactly the planned ones."""
-    if upload.plan.size is not None:
-        return sizes == planned(upload)
-    numbers = sorted(sizes)
-    uniform = all(sizes[number] == sizes[1] for number in numbers[:-1]) and sizes[numbers[-1]] <= sizes[1]
-    return numbers == list(range(1, len(numbers) + 1)) and uniform
-
-
-def planned(upload: Upload) -> dict[int, int]:
-    """Sizes by part number of a declared plan."""
-    size, part_size = upload.plan.size or 0, upload.plan.part_size
-    sizes: dict[int, int] = {}
-    while size > 0 or not sizes:
-        sizes[len(sizes) + 1] = min(size, part_size)
-        size -= part_size
-    return sizes

@@ -7,8 +7,8 @@ import logging
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.model.faults import STATISTICS
 from tests.model.machine import UploadCoreMachine
+from tests.model.processes import STATISTICS
 
 __all__ = ["search"]
 

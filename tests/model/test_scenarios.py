@@ -1,4 +1,4 @@
-"""Runs that once broke a rule, written down: chance finds them again too rarely."""
+"""Runs that once broke a rule, or that take so many steps that chance finds them too rarely."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.model.faults import Fault
-from tests.model.world import Shape, World
+from tests.model.happenings import Happenings
+from tests.model.processes import Fault
+from tests.model.world import Shape
+from uploadcore.states import UploadState
 from uploadcore_memory import MEMORY_CAPABILITIES
 
 PARTS = Shape(10, part_size=4)
 
 
 @pytest.fixture(params=["none", "shared", "one each"])
-def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    world = World(MEMORY_CAPABILITIES, request.param)
+def world(request: pytest.FixtureRequest) -> Iterator[Happenings]:
+    world = Happenings(MEMORY_CAPABILITIES, request.param)
     try:
         yield world
         if not world.reference.violations:
@@ -25,7 +27,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
         world.close()
 
 
-def test_rule_11_a_read_that_took_long_is_not_shared_with_who_asks_now(world: World) -> None:
+def test_rule_11_a_read_that_took_long_is_not_shared_with_who_asks_now(world: Happenings) -> None:
     world.initiate(0, owner="ann", shape=PARTS)
     world.stop(0, "flush")
     world.sign(0, 0, [1], (1, Fault.PAUSE_AFTER))
@@ -38,7 +40,7 @@ def test_rule_11_a_read_that_took_long_is_not_shared_with_who_asks_now(world: Wo
     world.check()
 
 
-def test_rule_11_a_read_that_took_long_fills_no_cache(world: World) -> None:
+def test_rule_11_a_read_that_took_long_fills_no_cache(world: Happenings) -> None:
     world.initiate(0, owner="ann", shape=PARTS)
     world.stop(0, "flush")
     world.sign(0, 0, [1], (1, Fault.PAUSE_AFTER))
@@ -51,7 +53,7 @@ def test_rule_11_a_read_that_took_long_fills_no_cache(world: World) -> None:
     world.check()
 
 
-def test_rule_11_a_process_that_stood_still_after_its_save_fills_no_cache(world: World) -> None:
+def test_rule_11_a_process_that_stood_still_after_its_save_fills_no_cache(world: Happenings) -> None:
     world.initiate(0, owner="ann", shape=PARTS, fault=(4, Fault.FREEZE_AFTER))
     world.abort(1, 0, None)
     world.advance(31)
@@ -62,7 +64,7 @@ def test_rule_11_a_process_that_stood_still_after_its_save_fills_no_cache(world:
     world.check()
 
 
-def test_rule_11_a_copy_past_its_deadline_does_not_refuse(world: World) -> None:
+def test_rule_11_a_copy_past_its_deadline_does_not_refuse(world: Happenings) -> None:
     world.initiate(0, owner="ann", shape=PARTS)
     world.sign(0, 0, [1], None)
     world.advance(86_399, jump=True)
@@ -75,7 +77,7 @@ def test_rule_11_a_copy_past_its_deadline_does_not_refuse(world: World) -> None:
     world.check()
 
 
-def test_rule_6_parts_gone_with_their_upload_are_not_asked_for(world: World) -> None:
+def test_rule_6_parts_gone_with_their_upload_are_not_asked_for(world: Happenings) -> None:
     world.initiate(0, owner="ann", shape=Shape(0))
     world.send_whole(0, 0, True, 1)
     world.complete(0, 0, None, (1, Fault.PAUSE_AFTER))
@@ -85,3 +87,59 @@ def test_rule_6_parts_gone_with_their_upload_are_not_asked_for(world: World) -> 
     world.go_on(0, None)
 
     world.check()
+
+
+def test_rule_2_a_multipart_upload_whose_row_is_about_to_be_saved_is_no_orphan(world: Happenings) -> None:
+    world.initiate(0, owner="ann", shape=PARTS)
+    world.lose(0)
+    world.complete(0, 0, None, (5, Fault.PAUSE_BEFORE))
+    world.advance(61)
+
+    world.sweep(1, None)
+    world.go_on(0, None)
+
+    world.check()
+    assert world.reference.parts, "it was reopened"
+
+
+def test_rule_5_a_completion_that_lands_after_the_upload_went_back_is_found(world: Happenings) -> None:
+    world.initiate(0, owner="ann", shape=PARTS)
+    world.send_whole(0, 0, True, 1)
+    world.complete(0, 0, None, (4, Fault.LATE))
+    world.send_wrong(0, 4, 4)
+    world.sweep(1, None)
+    assert world.life(0).now.state is UploadState.UPLOADING
+
+    world.land_late(0)
+    world.complete(1, 0, None, None)
+
+    world.check()
+    assert world.life(0).now.state is UploadState.COMPLETED
+
+
+def test_rule_6_what_nobody_settled_in_a_day_is_given_up_once_the_store_was_made_to_abort(world: Happenings) -> None:
+    world.initiate(0, owner="ann", shape=PARTS)
+    world.send_whole(0, 0, True, 1)
+    world.complete(0, 0, None, (4, Fault.LATE_CRASH))
+    world.advance(86_401, jump=True)
+
+    world.sweep(1, None)
+    world.land_late(0)
+
+    world.check()
+    assert world.life(0).now.state is UploadState.FAILED
+
+
+def test_rule_9_a_version_completed_after_its_file_was_deleted_leaves_nothing(world: Happenings) -> None:
+    world.initiate(0, owner="ann", shape=PARTS)
+    world.send_whole(0, 0, True, 1)
+    world.complete(0, 0, None, None)
+    world.initiate(1, owner="ann", shape=Shape(5), new_version_of=0)
+    world.send_whole(1, 0, True, 1)
+    world.complete(1, 0, None, (3, Fault.PAUSE_AFTER))
+    world.delete_file(0, 1, None)
+
+    world.go_on(0, None)
+
+    world.check()
+    assert world.life(0).now.state is UploadState.FAILED

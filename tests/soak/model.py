@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from tests.model.faults import STATISTICS
 from tests.model.machine import UploadCoreMachine
+from tests.model.processes import STATISTICS
 from tests.model.search import search
 
 __all__ = ["run"]
