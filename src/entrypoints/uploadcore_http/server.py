@@ -26,6 +26,7 @@ from litestar import Litestar
 from uploadcore_app import ConfigurationError, Settings, is_loopback, load_settings, misspelled
 from uploadcore_http.application import Running, create_app
 from uploadcore_http.logs import configure_logging
+from uploadcore_http.protocol import BoundedHttpProtocol
 
 __all__ = ["main", "serve"]
 
@@ -124,7 +125,7 @@ class _Service:
         self._server = _Server(
             uvicorn.Config(
                 application,
-                http="httptools",
+                http=BoundedHttpProtocol,
                 ws="none",
                 lifespan="off",  # `run` has opened everything before the first connection is taken
                 log_config=None,

@@ -1,0 +1,133 @@
+"""Bounds on the head of a request and on the time it takes to arrive, on a real server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import uvicorn
+
+from uploadcore_http.protocol import MAX_HEAD, BoundedHttpProtocol
+
+ANSWER = b"HTTP/1.1 200 OK"
+
+
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    """Answers with the size of the body."""
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        size += len(message.get("body", b""))
+        if not message.get("more_body"):
+            break
+    body = str(size).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send({"type": "http.response.body", "body": body})
+
+
+@asynccontextmanager
+async def listening() -> AsyncIterator[int]:
+    config = uvicorn.Config(echo, port=0, http=BoundedHttpProtocol, lifespan="off", log_config=None, access_log=False)
+    server = uvicorn.Server(config)
+    config.load()
+    server.lifespan = config.lifespan_class(config)
+    await server.startup()
+    try:
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        await server.shutdown()
+
+
+async def answer_to(port: int, *pieces: bytes) -> bytes:
+    """What comes back until the server closes, or has answered."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+        return await reader.read(65_536)
+    finally:
+        writer.close()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uploadcore_http.protocol.REQUEST_TIMEOUT", 0.1)
+
+
+async def test_a_head_of_ordinary_size_is_served() -> None:
+    async with listening() as port:
+        head = b"GET / HTTP/1.1\r\nhost: x\r\nx-a: " + b"a" * (MAX_HEAD - 1_000)
+
+        assert (await answer_to(port, head, b"\r\n\r\n")).startswith(ANSWER)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [b"x-a: " + b"a" * 1_000 + b"\r\n", b"a" * 1_000],
+    ids=["many headers", "one header, or one address"],
+)
+@pytest.mark.parametrize("begin", [b"GET / HTTP/1.1\r\nhost: x\r\n", b"GET /"])
+async def test_a_head_without_end_is_refused_and_cut(begin: bytes, piece: bytes) -> None:
+    async with listening() as port:
+        _reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        sent = 0
+        writer.write(begin)
+        try:
+            while sent < 100 * MAX_HEAD:
+                writer.write(piece)
+                sent += len(piece)
+                await writer.drain()
+                await asyncio.sleep(0)  # the server's turn
+        except ConnectionError:
+            pass
+        writer.close()
+
+        assert sent < 20 * MAX_HEAD
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b"",
+        b"GET",
+        b"GET / HTTP/1.1\r\nhost: x\r\n",
+        b"POST /v1 HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n12",
+        b"POST /v1?/data/ HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n",
+    ],
+    ids=["nothing", "a word", "half a head", "half a body", "a body that pretends"],
+)
+async def test_a_request_that_does_not_arrive_is_given_up(begun: bytes) -> None:
+    async with listening() as port, asyncio.timeout(10):
+        assert await answer_to(port, begun) == b""
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_bodies_of_files_have_the_time_they_need() -> None:
+    async with listening() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"PUT /data/x HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n12")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(reader.read(1), 0.4)  # four times what a head would have
+        writer.write(b"345")
+
+        assert (await reader.read(1_000)).endswith(b"5")
+        writer.close()
+
+
+async def test_requests_on_one_connection_are_counted_one_by_one() -> None:
+    async with listening() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        request = b"GET / HTTP/1.1\r\nhost: x\r\nx-a: " + b"a" * (MAX_HEAD // 2) + b"\r\n\r\n"
+        for _ in range(5):
+            writer.write(request[:1_000])
+            await writer.drain()
+            writer.write(request[1_000:])
+            assert (await reader.read(1_000)).startswith(ANSWER)
+        writer.close()
