@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from tests.model.history import Life, Snapshot, is_whole
-from uploadcore.config import UploadConfig
 from uploadcore.events import Event, EventType
 from uploadcore.file import File, FileStatus
 from uploadcore.ports import OpenMultipart, StoredObject
@@ -50,6 +49,12 @@ FROZEN = (
 )
 INSTALLATION_MARKER = ".installation"
 
+# The design's own figures, said once more: what the core computes from its configuration is held against them.
+ORPHAN_AGE = timedelta(days=1, minutes=15)
+RECHECK_AFTER = timedelta(hours=1, minutes=15)
+GIVE_UP_AFTER = timedelta(hours=24)
+IDEMPOTENCY_KEPT = timedelta(hours=24)
+
 
 @dataclass
 class _Looks:
@@ -71,9 +76,8 @@ class Reference:
         events: Every event written, in order.
     """
 
-    def __init__(self, clock: ManualClock, config: UploadConfig) -> None:
+    def __init__(self, clock: ManualClock) -> None:
         self._clock = clock
-        self._config = config
         self.violations: list[str] = []
         self.position = 0
         self.parts: dict[str, dict[int, bytes]] = {}
@@ -119,8 +123,8 @@ class Reference:
             return True
         if row.address.storage_upload_id == named:
             gives_up = row.state is S.COMPLETING and row.fenced_at is not None
-            return gives_up and row.fenced_at + self._config.give_up_after <= now  # type: ignore[operator]
-        return made_by is operation or (row.state is not S.PENDING and made_at + self._config.orphan_age < now)
+            return gives_up and row.fenced_at + GIVE_UP_AFTER <= now  # type: ignore[operator]
+        return made_by is operation or (row.state is not S.PENDING and made_at + ORPHAN_AGE < now)
 
     def _may_delete(self, life: Life) -> bool:
         row = life.now
@@ -273,9 +277,7 @@ class Reference:
             reason = new.reason
             if reason is Reason.EXPIRED and now < new.expires_at:
                 self.broken(6, f"{name} expired before its deadline")
-            if reason is Reason.GAVE_UP and not (
-                old.fenced_at is not None and old.fenced_at + self._config.give_up_after <= now
-            ):
+            if reason is Reason.GAVE_UP and not (old.fenced_at is not None and old.fenced_at + GIVE_UP_AFTER <= now):
                 self.broken(6, f"{name} was given up early")
             if reason is Reason.FILE_DELETED and self.files[new.file_id].status not in {
                 FileStatus.DELETING,
@@ -312,7 +314,7 @@ class Reference:
         looks = self._looks[operation, key]
         if not (looks.no_multipart and looks.no_object):
             self.broken(10, f"{name} was closed as {new.state} by {operation.kind} without looking whether it is clean")
-        if new.recheck_at is None or new.recheck_at < self._clock.now() + self._config.recheck_after:
+        if new.recheck_at is None or new.recheck_at < self._clock.now() + RECHECK_AFTER:
             self.broken(10, f"{name} was closed, and nobody will look again when its last URL has run out")
         if file.upload_id == name and file.status is FileStatus.UPLOADING:
             self.broken(9, f"{name} was closed as {new.state}, and its file is still said to be uploading")
@@ -366,7 +368,7 @@ class Reference:
         now = self._clock.now()
         standing = {key: (record.upload_id, at) for key, (record, at) in database._tables.idempotency.items()}
         for key, (upload_id, at) in self._idempotency_at.items():
-            if standing.get(key) != (upload_id, at) and at > now - self._config.idempotency_kept:
+            if standing.get(key) != (upload_id, at) and at > now - IDEMPOTENCY_KEPT:
                 self.broken(7, f"idempotency key {key} was forgotten after {now - at}")
         for key, (upload_id, at) in standing.items():
             if self._idempotency_at.get(key) != (upload_id, at):

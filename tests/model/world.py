@@ -88,7 +88,7 @@ class World:
         self.clock = ManualClock()
         self.loop = SteppedLoop(self.clock)
         self.loop.set_task_factory(task_factory)
-        self.reference = Reference(self.clock, CONFIG)
+        self.reference = Reference(self.clock)
         self.answers = Answers(self.reference, self.clock, CONFIG)
         self.store = MemoryObjectStore(capabilities=capabilities, clock=self.clock)
         self.database = MemoryDatabase(clock=self.clock, installation_id="installation")
