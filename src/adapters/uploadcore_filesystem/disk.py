@@ -19,7 +19,6 @@ __all__ = [
     "create_exclusive",
     "make_folders",
     "map_os_errors",
-    "replace_file",
     "sync_file",
     "sync_folder",
     "unlink_if_there",
@@ -79,31 +78,18 @@ def make_folders(*folders: Path) -> None:
 
 
 def create_exclusive(path: Path, content: bytes = b"") -> None:
-    """Write a new file whose bytes are durable; its name is after a `sync_folder`.
+    """Write a new file whose bytes are durable; its name is after a `sync_folder`, and that is all there is of an empty one.
 
     Raises:
         FileExistsError: Something has that name.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        write_at(descriptor, [content], 0)
-        os.fsync(descriptor)
+        if content:
+            write_at(descriptor, [content], 0)
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def replace_file(path: Path, content: bytes, *, by_way_of: Path) -> None:
-    """Give `path` this content in one step: at any instant it is whole, old or new. Durable on return.
-
-    Args:
-        path: What to replace, or make.
-        content: All of it.
-        by_way_of: A name on the same filesystem that nobody else uses; what is there is overwritten.
-    """
-    unlink_if_there(by_way_of)
-    create_exclusive(by_way_of, content)
-    os.rename(by_way_of, path)
-    sync_folder(path.parent)
 
 
 def unlink_if_there(path: Path) -> None:

@@ -248,6 +248,7 @@ class Multipart:
         if not objects.is_decided(self.folder):
             try:
                 objects.decide(self.folder, self._checked(named, size, checksum))
+                sync_folder(self.folder)
             except Exception:
                 with suppress(OSError):
                     self._unseal(objects)
@@ -266,6 +267,7 @@ class Multipart:
             if objects.is_decided(self.folder):
                 objects.revoke(self.folder)
             objects.discard(self.folder)
+            sync_folder(self.folder.parent)
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
@@ -357,7 +359,8 @@ class MultipartFolder:
             }
             create_exclusive(staged / "upload.json", json.dumps(content).encode())
             create_exclusive(staged / "data")
-            make_folders(staged / "parts", staged / "chunks")
+            for name in ("parts", "chunks"):
+                (staged / name).mkdir(mode=0o700)
             sync_folder(staged)
             os.rename(staged, self.folder / staged.name)
             sync_folder(self.folder)

@@ -4,6 +4,10 @@ Whatever is to become an object is first *staged*: a folder with the data. Then 
 From there on it goes forward only: data file and record are renamed into `objects/`, and whoever finds a decided folder (`recover`, a repeated
 completion) does the same again, to the same end. Replaced and deleted objects leave by way of `deleting/`, folders by way of `trash/`, so
 that a crash leaves nothing that nobody knows of.
+
+Folders are synced where the next step, or the caller, builds on it: before data leaves its place, and before anybody is told. For the rest it is enough
+that a filesystem with a journal makes renames durable in the order they were done; one that does not may, after a power cut, keep bytes that
+nobody knows of, but shows no object that is not whole.
 """
 
 from __future__ import annotations
@@ -22,7 +26,6 @@ from uploadcore.errors import InvalidRequestError
 from uploadcore_filesystem.disk import (
     create_exclusive,
     make_folders,
-    replace_file,
     sync_file,
     sync_folder,
     unlink_if_there,
@@ -131,10 +134,11 @@ class ObjectFolder:
         return (staged / _DECISION).exists()
 
     def decide(self, staged: Path, record: ObjectRecord) -> None:
-        """From here on the object is to be. Its data must be durable."""
-        sync_folder(staged)
-        sync_folder(staged.parent)
-        replace_file(staged / _DECISION, record.dump(), by_way_of=staged / "object.draft")
+        """From here on the object is to be, if the process dies; if the power fails, after a `sync_folder`. Its data must be durable."""
+        draft = staged / "object.draft"
+        unlink_if_there(draft)
+        create_exclusive(draft, record.dump())
+        os.rename(draft, staged / _DECISION)
 
     def undecide(self, staged: Path) -> None:
         """Take a decision back of which nothing has been carried out. Durable after a `sync_folder`."""
@@ -150,13 +154,11 @@ class ObjectFolder:
             _cut_to_size(source, record.size)
             os.rename(source, data)
             sync_folder(data.parent)
-            sync_folder(source.parent)
         replaced = self.read(record.key)
         if replaced is not None and replaced.id != record.id:
             # Noted before the new record hides it, so that its data is not forgotten.
             with suppress(FileExistsError):
                 os.link(path, self._deleting / f"{replaced.id}.json")
-            sync_folder(self._deleting)
         if data.exists():
             # A second name for the decision, then that in place of the record: needs no room on a full disk.
             draft = staged / "record.draft"
@@ -178,7 +180,6 @@ class ObjectFolder:
             return
         path, note = self._record_path(key), self._deleting / f"{record.id}.json"
         os.rename(path, note)
-        sync_folder(note.parent)
         sync_folder(path.parent)
         self._finish_deletion(note)
 
@@ -186,16 +187,16 @@ class ObjectFolder:
         """Undo a decision that may be half carried out, unless it is carried out wholly. Under the key's lock."""
         note = self._deleting / f"{staged.name}.json"
         os.rename(staged / _DECISION, note)
-        sync_folder(note.parent)
-        sync_folder(staged)
         self._finish_deletion(note)
 
     def discard(self, folder: Path) -> None:
-        """Drop a folder and all in it, in one step: what is left of it after a crash is nobody's any more."""
+        """Drop a folder and all in it, in one step: what is left of it after a crash is nobody's any more.
+
+        Durable after a `sync_folder` of the folder it was in. Of an installed object's folder that need not be: should it come back, it is
+        found that its data has moved on.
+        """
         rubbish = self._trash / folder.name
         os.rename(folder, rubbish)
-        sync_folder(rubbish.parent)
-        sync_folder(folder.parent)
         # What can't be removed now is removed when the store is next opened.
         shutil.rmtree(rubbish, ignore_errors=True)
 
@@ -204,10 +205,7 @@ class ObjectFolder:
         record = ObjectRecord.load(note.read_bytes())
         current = self.read(record.key)
         if current is None or current.id != record.id:
-            data = self.data_path(record)
-            unlink_if_there(data)
-            if data.parent.is_dir():
-                sync_folder(data.parent)
+            unlink_if_there(self.data_path(record))
         unlink_if_there(note)
 
     # --- after a crash --------------------------------------------------------------------------------------------

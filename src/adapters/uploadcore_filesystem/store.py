@@ -443,9 +443,11 @@ class FilesystemObjectStore:
             await self._begin(writer)
             try:
                 return await self._pump(writer, read)
-            finally:
+            except BaseException:
                 # Also when the request was cancelled: then this await still runs, and the thread ends in any case.
                 await asyncio.shield(self._thread(writer.discard))
+                raise
+            finally:
                 with self._writers_changed:
                     self._writers.discard(writer)
                     self._writers_changed.notify_all()
@@ -469,21 +471,17 @@ class FilesystemObjectStore:
         try:
             async with asyncio.timeout(None) as interrupt:
                 with _interrupts(writer, interrupt):
-                    while True:
-                        chunk = await read()
-                        if chunk:
-                            block.append(chunk)
-                            size += len(chunk)
-                        if block and (not chunk or size >= BLOCK_SIZE or len(block) >= _BLOCK_CHUNKS):
+                    while chunk := await read():
+                        block.append(chunk)
+                        size += len(chunk)
+                        if size >= BLOCK_SIZE or len(block) >= _BLOCK_CHUNKS:
                             if writing is not None:
                                 await writing
                             writing = self._thread(writer.write, block)
                             block, size = [], 0
-                        if not chunk:
-                            break
                     if writing is not None:
                         await writing
-            return await self._thread(writer.commit)
+            return await self._thread(_finish, writer, block)
         except TimeoutError:
             if writer.is_cut:
                 raise SupersededError("a newer request took this part, or the upload ended") from None
@@ -528,6 +526,13 @@ def from_url(url: str, context: AdapterContext) -> FilesystemObjectStore:
     ):
         raise ValueError(f"a filesystem store is named by file:///an/absolute/path, not by {url!r}")
     return FilesystemObjectStore(Path(path), public_url=context.public_url, secret_file=context.data_dir / KEY_FILE)
+
+
+def _finish(writer: BodyWriter, block: Sequence[bytes]) -> PartRecord | ObjectRecord:
+    """The last block and what comes after it, in one hop: a small body costs no third."""
+    if block:
+        writer.write(block)
+    return writer.commit()
 
 
 def _heard(done: asyncio.Future[_T]) -> None:

@@ -137,14 +137,15 @@ class Connection:
 async def listening(app: object, listener: socket.socket) -> AsyncIterator[None]:
     """Serve an application on a socket."""
     config = uvicorn.Config(app, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=1)  # type: ignore[arg-type]
+    config.load()
     server = uvicorn.Server(config)
-    running = asyncio.create_task(server.serve(sockets=[listener]))
-    await until(lambda: server.started)
+    server.lifespan = config.lifespan_class(config)
+    # Not `serve`: that takes the signals of the process, and looks ten times a second if it is to end.
+    await server.startup(sockets=[listener])
     try:
         yield
     finally:
-        server.should_exit = True
-        await running
+        await server.shutdown(sockets=[listener])
 
 
 @asynccontextmanager

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
 import pytest
 
-from tests.integration.filesystem.serving import Served
+from tests.integration.filesystem.serving import Served, serving
 from uploadcore.ports import ObjectStore
 from uploadcore.testing import ObjectStoreContract
 from uploadcore_filesystem import FilesystemObjectStore
 
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+"""A filesystem in memory, where there is one: ten thousand parts are twenty thousand calls of fsync, and no test here sees what they do."""
+
 
 class TestFilesystemObjectStore(ObjectStoreContract):
     @pytest.fixture
+    async def served(self) -> AsyncIterator[Served]:
+        with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+            async with serving(Path(folder)) as served:
+                self.clock = served.clock
+                yield served
+
+    @pytest.fixture
     def store(self, served: Served) -> FilesystemObjectStore:
-        self.served = served
         return served.store
 
     @pytest.fixture
@@ -21,4 +34,4 @@ class TestFilesystemObjectStore(ObjectStoreContract):
         return served
 
     async def advance(self, store: ObjectStore, seconds: float) -> None:
-        self.served.clock.advance(seconds)
+        self.clock.advance(seconds)

@@ -186,7 +186,7 @@ async def test_what_was_put_survives_a_restart(tmp_path: Path) -> None:
 
 
 async def test_more_uploads_than_are_kept_in_memory_are_all_there(served: Served) -> None:
-    addresses = [await served.begin(f"up/{number}") for number in range(100)]
+    addresses = [await served.begin(f"up/{number}") for number in range(70)]
     for address in addresses:
         await served.put_part(address, 1, address.key.encode())
     for address in addresses:
