@@ -193,7 +193,7 @@ def test_signatures_are_compared_in_constant_time(signer: UrlSigner, monkeypatch
 
     monkeypatch.setattr(hmac, "compare_digest", compare)
     redeem(signer, sign_part(signer))
-    assert compared == [43], "32 bytes in base64, the whole signature at once"
+    assert compared == [64], "32 bytes in hexadecimal, the whole signature at once"
 
 
 @pytest.mark.parametrize("content_type", ["", " ", "text/plain\r\nx: y", "größe/x"])
