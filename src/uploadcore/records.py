@@ -1,15 +1,16 @@
-"""Records that are there, or else the error that says they are not. Uploads and files are never removed from the database."""
+"""Records that are there and fit for what is asked, or else the error that says why not. Uploads and files are never removed from the database."""
 
 from __future__ import annotations
 
 import re
 
-from uploadcore.errors import NoSuchFileError, UploadNotFoundError
+from uploadcore.errors import NoSuchFileError, UploadBusyError, UploadClosedError, UploadNotFoundError
 from uploadcore.file import File
 from uploadcore.ports import Transaction
+from uploadcore.states import UploadState
 from uploadcore.upload import Upload
 
-__all__ = ["ID", "existing_file", "existing_upload", "owned_file"]
+__all__ = ["ID", "busy", "closed", "existing_file", "existing_upload", "owned_file", "underway"]
 
 ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 """What `IdFactory` makes. Anything else names nothing, and is not shown to a database that might choke on it."""
@@ -49,3 +50,23 @@ async def owned_file(tx: Transaction, file_id: str, owner: str) -> File:
     if file.owner != owner:
         raise NoSuchFileError(file_id=file_id)
     return file
+
+
+def busy(upload: Upload) -> UploadBusyError:
+    """The error that says who is at work on it."""
+    doing = "opened" if upload.state is UploadState.PENDING else "completed"
+    return UploadBusyError(f"upload {upload.id!r} is just being {doing}; try again", upload_id=upload.id)
+
+
+def underway(upload: Upload) -> Upload:
+    """The same upload, if the store has its parts or is assembling them."""
+    if upload.state is UploadState.PENDING:
+        raise busy(upload)
+    if upload.state not in {UploadState.UPLOADING, UploadState.COMPLETING}:
+        raise closed(upload)
+    return upload
+
+
+def closed(upload: Upload) -> UploadClosedError:
+    """The error that says how and why it has ended."""
+    return UploadClosedError(upload_id=upload.id, state=upload.state, reason=upload.reason)

@@ -89,6 +89,18 @@ class UploadSteps:
         await self.cached.remember(saved, as_of=began)
         return saved
 
+    async def listed(self, upload: Upload) -> list[StoredPart]:
+        """The store's parts; of a single PUT, the object is the one part.
+
+        Raises:
+            NoSuchMultipartError: The store knows no such multipart upload.
+            StoreUnavailableError: It did not answer.
+        """
+        if upload.strategy is Strategy.MULTIPART:
+            return await self.store.list_parts(upload.address)
+        found = await self.store.head(upload.address)
+        return [] if found is None else [StoredPart(1, found.size, found.etag, found.checksum)]
+
     # --- open -----------------------------------------------------------------------------------------------------
 
     async def open(self, upload: Upload) -> Upload:

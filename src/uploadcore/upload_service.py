@@ -6,50 +6,43 @@ the store. Addresses come from the upload's record, never from the caller.
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 
-from uploadcore.admission import MAX_FINGERPRINT, MAX_IDEMPOTENCY_KEY, MAX_SIGN, NewUpload, admit, check_text
+from uploadcore.admission import MAX_FINGERPRINT, MAX_IDEMPOTENCY_KEY, MAX_SIGN, NewUpload, check_text
 from uploadcore.cached import CachedUploads
+from uploadcore.completing import Completing
 from uploadcore.config import UploadConfig
 from uploadcore.errors import (
-    ChecksumMismatchError,
-    FileNotReadyError,
-    IdempotencyMismatchError,
     InvalidRequestError,
     NoSuchMultipartError,
     PartOutOfRangeError,
     PartsMissingError,
     StoreUnavailableError,
-    TooLargeError,
     UploadBusyError,
     UploadClosedError,
     UploadCoreError,
     UploadNotFoundError,
     VersionConflictError,
 )
-from uploadcore.file import Checksum, File, FileStatus, FileView
-from uploadcore.plan import Part, PartLedger, PartPlan, StoredPart
+from uploadcore.file import Checksum, FileView
+from uploadcore.initiation import Initiation
+from uploadcore.plan import Part, PartLedger
 from uploadcore.ports import (
     Clock,
     Database,
-    IdempotencyRecord,
     IdFactory,
     ObjectStore,
-    Transaction,
     UploadPolicy,
-    UploadRequest,
 )
-from uploadcore.records import ID, existing_file, owned_file
+from uploadcore.records import ID, busy, closed, existing_file, underway
 from uploadcore.states import UploadState
-from uploadcore.steps import UploadSteps, contradicts, object_headers
-from uploadcore.upload import Address, Expected, Reason, Strategy, Upload
+from uploadcore.steps import UploadSteps, object_headers
+from uploadcore.upload import Reason, Strategy, Upload
 from uploadcore.views import Completion, SignedPart, UploadPage, UploadParts, UploadView
 
 __all__ = ["UploadService"]
@@ -82,11 +75,12 @@ class UploadService:
         self._database = database
         self._steps = steps
         self._cached = cached
-        self._policy = policy
         self._clock = clock
-        self._ids = ids
         self._config = config
-        self._assembling: dict[str, asyncio.Task[Upload]] = {}
+        self._initiation = Initiation(
+            store=store, database=database, steps=steps, policy=policy, clock=clock, ids=ids, config=config
+        )
+        self._completing = Completing(store=store, steps=steps, clock=clock, config=config)
 
     # --- initiate -------------------------------------------------------------------------------------------------
 
@@ -160,95 +154,12 @@ class UploadService:
             checksum=checksum,
             part_size=part_size,
         )
-        upload = await self._opened(await self._recorded(asked, idempotency_key), idempotency_key)
+        upload = await self._opened(await self._initiation.recorded(asked, idempotency_key), idempotency_key)
         parts: tuple[SignedPart, ...] = ()
         if sign and upload.state is UploadState.UPLOADING:
             count = upload.plan.part_count or upload.plan.max_parts
             parts = await self._signed(upload, range(1, min(sign, count) + 1), NO_CHECKSUMS, NO_LENGTHS)
         return UploadView.of(upload, parts)
-
-    async def _recorded(self, asked: NewUpload, key: str | None) -> Upload:
-        """Write the intent, or find the one an earlier call with this key has written. `pending` only if its lease is ours."""
-        request = UploadRequest(
-            owner=asked.owner, filename=asked.filename, size=asked.size, content_type=asked.content_type
-        )
-        limits = await self._policy.admit(request)
-        charge = admit(request, limits)
-        upload = await self._planned(asked, charge)
-        standing = record = IdempotencyRecord(
-            owner=asked.owner, key=key or "", fingerprint=asked.digest(), upload_id=upload.id
-        )
-        async with self._database.transaction() as tx:
-            if key is not None:
-                standing = await tx.idempotency.claim(record, kept=self._config.idempotency_kept)
-            if standing.upload_id == upload.id:
-                await tx.quotas.reserve(
-                    asked.owner, size=charge, max_uploads=limits.max_open_uploads, max_bytes=limits.max_bytes_in_flight
-                )
-                await self._file_for(tx, asked, upload)
-                upload = await tx.uploads.add(upload, lifetime=self._config.upload_lifetime, lease=self._config.lease)
-                if upload.strategy is Strategy.SINGLE:
-                    upload = await tx.uploads.save(upload.opened(None))
-                return upload
-        if standing.fingerprint != record.fingerprint:
-            raise IdempotencyMismatchError(
-                f"idempotency key {key!r} was used before with another request", upload_id=standing.upload_id
-            )
-        return await self._replayed(standing.upload_id)
-
-    async def _planned(self, asked: NewUpload, charge: int) -> Upload:
-        """Freeze the plan and choose the key."""
-        capabilities = self._store.capabilities
-        if asked.checksum is not None and asked.checksum.algorithm not in capabilities.object_checksums:
-            verifiable = ", ".join(sorted(capabilities.object_checksums)) or "none"
-            raise InvalidRequestError(
-                f"this store can't verify a {asked.checksum.algorithm} of the whole (it can: {verifiable}): "
-                "leave it out here and give it on completion, to be recorded as the client's word"
-            )
-        if asked.size is None:
-            plan = PartPlan.open(self._store.limits, part_size=asked.part_size)
-        else:
-            plan = PartPlan.declared(asked.size, self._store.limits, part_size=asked.part_size)
-        is_single = plan.part_count == 1 and charge <= self._config.single_put_limit and capabilities.conditional_put
-        upload_id = self._ids.new()
-        owner_hash = hashlib.sha256(asked.owner.encode()).hexdigest()[:16]
-        installation = await self._database.installation_id()
-        return Upload(
-            id=upload_id,
-            owner=asked.owner,
-            file_id=asked.file_id or self._ids.new(),
-            filename=asked.filename,
-            content_type=asked.content_type,
-            plan=plan,
-            strategy=Strategy.SINGLE if is_single else Strategy.MULTIPART,
-            address=Address(
-                bucket=self._store.bucket, key=f"{self._config.key_prefix}/{installation}/{owner_hash}/{upload_id}"
-            ),
-            metadata=asked.metadata,
-            fingerprint=asked.fingerprint,
-            checksum=asked.checksum,
-            reserved_bytes=charge,
-        )
-
-    @staticmethod
-    async def _file_for(tx: Transaction, asked: NewUpload, upload: Upload) -> None:
-        """A new file is born with its upload; an existing one must be this owner's and alive."""
-        if asked.file_id is None:
-            await tx.files.add(
-                File(
-                    id=upload.file_id,
-                    owner=asked.owner,
-                    name=asked.filename,
-                    upload_id=upload.id,
-                    content_type=asked.content_type,
-                    title=asked.title,
-                    metadata=asked.metadata,
-                )
-            )
-            return
-        file = await owned_file(tx, asked.file_id, asked.owner)
-        if file.status in {FileStatus.DELETING, FileStatus.DELETED}:
-            raise FileNotReadyError(file_id=file.id, status=file.status)
 
     async def _opened(self, upload: Upload, key: str | None) -> Upload:
         """Open it, if it is `pending` under a lease of ours; wait for whoever took over, if we were too slow."""
@@ -256,7 +167,7 @@ class UploadService:
             try:
                 upload = await self._steps.open(upload)
             except VersionConflictError:
-                upload = await self._replayed(upload.id)
+                upload = await self._initiation.replayed(upload.id)
             except StoreUnavailableError as exc:
                 if key is None:  # nobody can come back to it
                     with suppress(UploadCoreError):
@@ -264,22 +175,6 @@ class UploadService:
                     raise
                 raise StoreUnavailableError(f"{exc.message}; try again with the same idempotency key") from exc
         return upload
-
-    async def _replayed(self, upload_id: str) -> Upload:
-        """The upload somebody else is opening, once it is open; or `pending` and ours, once their lease has run out."""
-        give_up_at = self._clock.monotonic() + self._config.opening_wait.total_seconds()
-        delay = 0.05
-        while True:
-            upload = await self._steps.read(upload_id)
-            if upload.state is not UploadState.PENDING:
-                return upload
-            try:
-                return await self._steps.save(upload.lease_taken_over(self._config.lease))
-            except VersionConflictError:
-                if self._clock.monotonic() >= give_up_at:
-                    raise _busy(upload) from None
-            await self._clock.sleep(delay)
-            delay = min(2 * delay, 1.0)
 
     # --- read -----------------------------------------------------------------------------------------------------
 
@@ -333,12 +228,12 @@ class UploadService:
             UploadClosedError: It is closing or closed.
             StoreUnavailableError: The store did not answer.
         """
-        upload = _underway(await self._owned(upload_id, owner))
+        upload = underway(await self._owned(upload_id, owner))
         try:
-            parts = await self._listed(upload)
+            parts = await self._steps.listed(upload)
         except NoSuchMultipartError:
             # Completed by another just now, closed, or lost; what it is, `complete` finds out. For now nothing is listed.
-            upload, parts = _underway(await self._owned(upload_id, owner)), []
+            upload, parts = underway(await self._owned(upload_id, owner)), []
         return UploadParts(UploadView.of(upload), PartLedger(upload.plan, parts, size=upload.size))
 
     # --- sign -----------------------------------------------------------------------------------------------------
@@ -373,8 +268,8 @@ class UploadService:
             raise UploadNotFoundError(upload_id=upload_id)
         if upload.state is not UploadState.UPLOADING or self._url_life(upload) <= timedelta(0):
             upload = await self._owned(upload_id, owner)  # a copy does not refuse
-        if _underway(upload).state is UploadState.COMPLETING:
-            raise _busy(upload)
+        if underway(upload).state is UploadState.COMPLETING:
+            raise busy(upload)
         return await self._signed(upload, part_numbers, checksums, lengths)
 
     async def _signed(
@@ -460,105 +355,22 @@ class UploadService:
             upload = await self._owned(upload_id, owner)
             if upload.state is UploadState.COMPLETED:
                 return await self._completion(upload)
-            if _underway(upload).state is UploadState.UPLOADING:
+            if underway(upload).state is UploadState.UPLOADING:
                 try:
-                    expected, parts = await self._whole(upload, size, checksum)
+                    expected, parts = await self._completing.whole(upload, size, checksum)
                     upload = await self._steps.save(upload.fenced(expected, self._config.lease))
                 except PartsMissingError:
                     if (await self._owned(upload_id, owner)).version == upload.version:
                         raise
                     continue  # closed, completed or reopened while we looked: that is the answer, not what it left at the store
                 except VersionConflictError:
-                    await self._expire(upload)
+                    await self._completing.expire(upload)
                     continue
-                self._start(upload, parts)
-            upload = await self._settled(upload)
+                self._completing.start(upload, parts)
+            upload = await self._completing.settled(upload)
             if upload.state is UploadState.COMPLETING:
                 return Completion(UploadView.of(upload), None)
         raise UploadBusyError(f"upload {upload_id!r} keeps changing; try again", upload_id=upload_id)
-
-    async def _whole(
-        self, upload: Upload, size: int | None, checksum: Checksum | None
-    ) -> tuple[Expected, Sequence[StoredPart] | None]:
-        """What the object must look like, and its parts; `None` where the store has assembled something already.
-
-        Raises:
-            PartsMissingError: It is not whole.
-            VersionConflictError: Somebody else changed the upload.
-        """
-        declared = upload.plan.size
-        if size is not None and size != declared and (declared is not None or size < 0):
-            said = "of unknown size" if declared is None else f"{declared} bytes"
-            raise InvalidRequestError(f"upload {upload.id!r} was declared as {said}, not {size}", upload_id=upload.id)
-        if checksum is not None and upload.checksum is not None and checksum != upload.checksum:
-            raise ChecksumMismatchError("the checksum is not the one declared when initiating", upload_id=upload.id)
-        checksum = checksum or upload.checksum
-        try:
-            listed = await self._listed(upload)
-        except NoSuchMultipartError:
-            found = await self._store.head(upload.address)
-            if found is not None:
-                total = found.size if declared is None else declared
-                count = replace(upload.plan, size=total).part_count
-                assert count is not None, "the size is known now"
-                return Expected(count, total, checksum), None
-            upload, listed = await self._steps.reopen(upload), []
-        ledger = PartLedger(upload.plan, listed, size=size)
-        if not ledger.is_whole:
-            raise PartsMissingError(upload_id=upload.id, missing=ledger.missing, mismatched=ledger.mismatched)
-        if declared is None and ledger.size > min(upload.reserved_bytes, self._store.limits.max_object_size):
-            raise TooLargeError(
-                f"upload {upload.id!r} has grown to {ledger.size} bytes, more than the {upload.reserved_bytes} admitted",
-                upload_id=upload.id,
-            )
-        if upload.strategy is Strategy.SINGLE and contradicts(checksum, ledger.parts[0].checksum):
-            raise ChecksumMismatchError(
-                f"the bytes of upload {upload.id!r} do not have that checksum", upload_id=upload.id
-            )
-        return Expected(len(ledger.parts), ledger.size, checksum), ledger.parts
-
-    async def _expire(self, upload: Upload) -> None:
-        """A fence that was not saved: because of the deadline, if nothing else; then close the upload."""
-        with suppress(VersionConflictError):
-            await self._steps.clean(await self._steps.save(upload.deadline_passed(self._config.lease)))
-
-    def _start(self, upload: Upload, parts: Sequence[StoredPart] | None) -> None:
-        """Assemble in a task of its own, which outlives the caller."""
-        task = asyncio.create_task(self._steps.assemble(upload, parts))
-        self._assembling[upload.id] = task
-
-        def ended(task: asyncio.Task[Upload]) -> None:
-            if self._assembling.get(upload.id) is task:
-                del self._assembling[upload.id]
-            if not task.cancelled():
-                task.exception()  # told to the callers that wait; the sweeper looks again where none does
-
-        task.add_done_callback(ended)
-
-    async def _settled(self, upload: Upload) -> Upload:
-        """The upload once it is no longer `completing`, or as it is after 20 s."""
-        wait = self._config.completion_wait.total_seconds()
-        task = self._assembling.get(upload.id)
-        if task is not None:
-            sleeper = asyncio.ensure_future(self._clock.sleep(wait))
-            try:
-                await asyncio.wait({task, sleeper}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                sleeper.cancel()
-            if not task.done():
-                return upload
-            if task.cancelled():
-                return upload
-            with suppress(VersionConflictError):
-                return task.result()
-            return await self._owned(upload.id, upload.owner)
-        give_up_at = self._clock.monotonic() + wait
-        delay = 0.05
-        while upload.state is UploadState.COMPLETING and self._clock.monotonic() < give_up_at:
-            await self._clock.sleep(delay)
-            delay = min(2 * delay, 1.0)
-            upload = await self._owned(upload.id, upload.owner)
-        return upload
 
     async def _completion(self, upload: Upload) -> Completion:
         async with self._database.reader() as tx:
@@ -578,9 +390,9 @@ class UploadService:
         for _ in range(ATTEMPTS):
             upload = await self._owned(upload_id, owner)
             if upload.state is UploadState.COMPLETED:
-                raise _closed(upload)
+                raise closed(upload)
             if upload.state is UploadState.COMPLETING:
-                raise _busy(upload)
+                raise busy(upload)
             if upload.state not in {UploadState.PENDING, UploadState.UPLOADING}:
                 return UploadView.of(upload)
             try:
@@ -595,41 +407,13 @@ class UploadService:
 
     async def close(self) -> None:
         """Stop assembling; leases are given up, so that another process goes on at once."""
-        tasks = list(self._assembling.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._completing.close()
 
     async def _owned(self, upload_id: str, owner: str) -> Upload:
         upload = await self._steps.read(upload_id)
         if upload.owner != owner:
             raise UploadNotFoundError(upload_id=upload_id)
         return upload
-
-    async def _listed(self, upload: Upload) -> list[StoredPart]:
-        """The store's parts; of a single PUT, the object is the one part."""
-        if upload.strategy is Strategy.MULTIPART:
-            return await self._store.list_parts(upload.address)
-        found = await self._store.head(upload.address)
-        return [] if found is None else [StoredPart(1, found.size, found.etag, found.checksum)]
-
-
-def _busy(upload: Upload) -> UploadBusyError:
-    doing = "opened" if upload.state is UploadState.PENDING else "completed"
-    return UploadBusyError(f"upload {upload.id!r} is just being {doing}; try again", upload_id=upload.id)
-
-
-def _underway(upload: Upload) -> Upload:
-    """The same upload, if the store has its parts or is assembling them."""
-    if upload.state is UploadState.PENDING:
-        raise _busy(upload)
-    if upload.state not in {UploadState.UPLOADING, UploadState.COMPLETING}:
-        raise _closed(upload)
-    return upload
-
-
-def _closed(upload: Upload) -> UploadClosedError:
-    return UploadClosedError(upload_id=upload.id, state=upload.state, reason=upload.reason)
 
 
 def _encode_cursor(last: UploadView) -> str:

@@ -1,0 +1,128 @@
+"""How an upload ends well: held to be whole, fenced, assembled in a task of its own that all callers wait for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from uploadcore.config import UploadConfig
+from uploadcore.errors import (
+    ChecksumMismatchError,
+    InvalidRequestError,
+    NoSuchMultipartError,
+    PartsMissingError,
+    TooLargeError,
+    VersionConflictError,
+)
+from uploadcore.file import Checksum
+from uploadcore.plan import PartLedger, StoredPart
+from uploadcore.ports import Clock, ObjectStore
+from uploadcore.states import UploadState
+from uploadcore.steps import UploadSteps, contradicts
+from uploadcore.upload import Expected, Strategy, Upload
+
+__all__ = ["Completing"]
+
+
+class Completing:
+    """Part of `UploadService`: the pieces of `complete`, and the assemblies under way in this process."""
+
+    def __init__(self, *, store: ObjectStore, steps: UploadSteps, clock: Clock, config: UploadConfig) -> None:
+        """Work on these ports."""
+        self._store = store
+        self._steps = steps
+        self._clock = clock
+        self._config = config
+        self._assembling: dict[str, asyncio.Task[Upload]] = {}
+
+    async def whole(
+        self, upload: Upload, size: int | None, checksum: Checksum | None
+    ) -> tuple[Expected, Sequence[StoredPart] | None]:
+        """What the object must look like, and its parts; `None` where the store has assembled something already.
+
+        Raises:
+            PartsMissingError: It is not whole.
+            VersionConflictError: Somebody else changed the upload.
+        """
+        declared = upload.plan.size
+        if size is not None and size != declared and (declared is not None or size < 0):
+            said = "of unknown size" if declared is None else f"{declared} bytes"
+            raise InvalidRequestError(f"upload {upload.id!r} was declared as {said}, not {size}", upload_id=upload.id)
+        if checksum is not None and upload.checksum is not None and checksum != upload.checksum:
+            raise ChecksumMismatchError("the checksum is not the one declared when initiating", upload_id=upload.id)
+        checksum = checksum or upload.checksum
+        try:
+            listed = await self._steps.listed(upload)
+        except NoSuchMultipartError:
+            found = await self._store.head(upload.address)
+            if found is not None:
+                total = found.size if declared is None else declared
+                count = replace(upload.plan, size=total).part_count
+                assert count is not None, "the size is known now"
+                return Expected(count, total, checksum), None
+            upload, listed = await self._steps.reopen(upload), []
+        ledger = PartLedger(upload.plan, listed, size=size)
+        if not ledger.is_whole:
+            raise PartsMissingError(upload_id=upload.id, missing=ledger.missing, mismatched=ledger.mismatched)
+        if declared is None and ledger.size > min(upload.reserved_bytes, self._store.limits.max_object_size):
+            raise TooLargeError(
+                f"upload {upload.id!r} has grown to {ledger.size} bytes, more than the {upload.reserved_bytes} admitted",
+                upload_id=upload.id,
+            )
+        if upload.strategy is Strategy.SINGLE and contradicts(checksum, ledger.parts[0].checksum):
+            raise ChecksumMismatchError(
+                f"the bytes of upload {upload.id!r} do not have that checksum", upload_id=upload.id
+            )
+        return Expected(len(ledger.parts), ledger.size, checksum), ledger.parts
+
+    async def expire(self, upload: Upload) -> None:
+        """A fence that was not saved: because of the deadline, if nothing else; then close the upload."""
+        with suppress(VersionConflictError):
+            await self._steps.clean(await self._steps.save(upload.deadline_passed(self._config.lease)))
+
+    def start(self, upload: Upload, parts: Sequence[StoredPart] | None) -> None:
+        """Assemble in a task of its own, which outlives the caller."""
+        task = asyncio.create_task(self._steps.assemble(upload, parts))
+        self._assembling[upload.id] = task
+
+        def ended(task: asyncio.Task[Upload]) -> None:
+            if self._assembling.get(upload.id) is task:
+                del self._assembling[upload.id]
+            if not task.cancelled():
+                task.exception()  # told to the callers that wait; the sweeper looks again where none does
+
+        task.add_done_callback(ended)
+
+    async def settled(self, upload: Upload) -> Upload:
+        """The upload once it is no longer `completing`, or as it is after 20 s."""
+        wait = self._config.completion_wait.total_seconds()
+        task = self._assembling.get(upload.id)
+        if task is not None:
+            sleeper = asyncio.ensure_future(self._clock.sleep(wait))
+            try:
+                await asyncio.wait({task, sleeper}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                sleeper.cancel()
+            if not task.done():
+                return upload
+            if task.cancelled():
+                return upload
+            with suppress(VersionConflictError):
+                return task.result()
+            return await self._steps.read(upload.id)
+        give_up_at = self._clock.monotonic() + wait
+        delay = 0.05
+        while upload.state is UploadState.COMPLETING and self._clock.monotonic() < give_up_at:
+            await self._clock.sleep(delay)
+            delay = min(2 * delay, 1.0)
+            upload = await self._steps.read(upload.id)
+        return upload
+
+    async def close(self) -> None:
+        """Stop assembling; leases are given up, so that another process goes on at once."""
+        tasks = list(self._assembling.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

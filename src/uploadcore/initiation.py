@@ -1,0 +1,153 @@
+"""How an upload begins: its plan frozen, its key chosen, its intent written before anything is done at the store.
+
+An idempotency key makes one upload, however often the call is repeated and by however many at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from uploadcore.admission import NewUpload, admit
+from uploadcore.config import UploadConfig
+from uploadcore.errors import FileNotReadyError, IdempotencyMismatchError, InvalidRequestError, VersionConflictError
+from uploadcore.file import File, FileStatus
+from uploadcore.plan import PartPlan
+from uploadcore.ports import (
+    Clock,
+    Database,
+    IdempotencyRecord,
+    IdFactory,
+    ObjectStore,
+    Transaction,
+    UploadPolicy,
+    UploadRequest,
+)
+from uploadcore.records import busy, owned_file
+from uploadcore.states import UploadState
+from uploadcore.steps import UploadSteps
+from uploadcore.upload import Address, Strategy, Upload
+
+__all__ = ["Initiation"]
+
+
+class Initiation:
+    """Part of `UploadService`: everything of `initiate` but opening at the store."""
+
+    def __init__(
+        self,
+        *,
+        store: ObjectStore,
+        database: Database,
+        steps: UploadSteps,
+        policy: UploadPolicy,
+        clock: Clock,
+        ids: IdFactory,
+        config: UploadConfig,
+    ) -> None:
+        """Work on these ports."""
+        self._store = store
+        self._database = database
+        self._steps = steps
+        self._policy = policy
+        self._clock = clock
+        self._ids = ids
+        self._config = config
+
+    async def recorded(self, asked: NewUpload, key: str | None) -> Upload:
+        """Write the intent, or find the one an earlier call with this key has written. `pending` only if its lease is ours."""
+        request = UploadRequest(
+            owner=asked.owner, filename=asked.filename, size=asked.size, content_type=asked.content_type
+        )
+        limits = await self._policy.admit(request)
+        charge = admit(request, limits)
+        upload = await self._planned(asked, charge)
+        standing = record = IdempotencyRecord(
+            owner=asked.owner, key=key or "", fingerprint=asked.digest(), upload_id=upload.id
+        )
+        async with self._database.transaction() as tx:
+            if key is not None:
+                standing = await tx.idempotency.claim(record, kept=self._config.idempotency_kept)
+            if standing.upload_id == upload.id:
+                await tx.quotas.reserve(
+                    asked.owner, size=charge, max_uploads=limits.max_open_uploads, max_bytes=limits.max_bytes_in_flight
+                )
+                await self._file_for(tx, asked, upload)
+                upload = await tx.uploads.add(upload, lifetime=self._config.upload_lifetime, lease=self._config.lease)
+                if upload.strategy is Strategy.SINGLE:
+                    upload = await tx.uploads.save(upload.opened(None))
+                return upload
+        if standing.fingerprint != record.fingerprint:
+            raise IdempotencyMismatchError(
+                f"idempotency key {key!r} was used before with another request", upload_id=standing.upload_id
+            )
+        return await self.replayed(standing.upload_id)
+
+    async def _planned(self, asked: NewUpload, charge: int) -> Upload:
+        """Freeze the plan and choose the key."""
+        capabilities = self._store.capabilities
+        if asked.checksum is not None and asked.checksum.algorithm not in capabilities.object_checksums:
+            verifiable = ", ".join(sorted(capabilities.object_checksums)) or "none"
+            raise InvalidRequestError(
+                f"this store can't verify a {asked.checksum.algorithm} of the whole (it can: {verifiable}): "
+                "leave it out here and give it on completion, to be recorded as the client's word"
+            )
+        if asked.size is None:
+            plan = PartPlan.open(self._store.limits, part_size=asked.part_size)
+        else:
+            plan = PartPlan.declared(asked.size, self._store.limits, part_size=asked.part_size)
+        is_single = plan.part_count == 1 and charge <= self._config.single_put_limit and capabilities.conditional_put
+        upload_id = self._ids.new()
+        owner_hash = hashlib.sha256(asked.owner.encode()).hexdigest()[:16]
+        installation = await self._database.installation_id()
+        return Upload(
+            id=upload_id,
+            owner=asked.owner,
+            file_id=asked.file_id or self._ids.new(),
+            filename=asked.filename,
+            content_type=asked.content_type,
+            plan=plan,
+            strategy=Strategy.SINGLE if is_single else Strategy.MULTIPART,
+            address=Address(
+                bucket=self._store.bucket, key=f"{self._config.key_prefix}/{installation}/{owner_hash}/{upload_id}"
+            ),
+            metadata=asked.metadata,
+            fingerprint=asked.fingerprint,
+            checksum=asked.checksum,
+            reserved_bytes=charge,
+        )
+
+    @staticmethod
+    async def _file_for(tx: Transaction, asked: NewUpload, upload: Upload) -> None:
+        """A new file is born with its upload; an existing one must be this owner's and alive."""
+        if asked.file_id is None:
+            await tx.files.add(
+                File(
+                    id=upload.file_id,
+                    owner=asked.owner,
+                    name=asked.filename,
+                    upload_id=upload.id,
+                    content_type=asked.content_type,
+                    title=asked.title,
+                    metadata=asked.metadata,
+                )
+            )
+            return
+        file = await owned_file(tx, asked.file_id, asked.owner)
+        if file.status in {FileStatus.DELETING, FileStatus.DELETED}:
+            raise FileNotReadyError(file_id=file.id, status=file.status)
+
+    async def replayed(self, upload_id: str) -> Upload:
+        """The upload somebody else is opening, once it is open; or `pending` and ours, once their lease has run out."""
+        give_up_at = self._clock.monotonic() + self._config.opening_wait.total_seconds()
+        delay = 0.05
+        while True:
+            upload = await self._steps.read(upload_id)
+            if upload.state is not UploadState.PENDING:
+                return upload
+            try:
+                return await self._steps.save(upload.lease_taken_over(self._config.lease))
+            except VersionConflictError:
+                if self._clock.monotonic() >= give_up_at:
+                    raise busy(upload) from None
+            await self._clock.sleep(delay)
+            delay = min(2 * delay, 1.0)
