@@ -67,6 +67,7 @@ class _Partial:
 
     Attributes:
         offset: Bytes that are there.
+        resumed: How many of them an earlier call has left.
         etag: Of the content they are from, as its store names it.
     """
 
@@ -76,7 +77,7 @@ class _Partial:
         self._target = target
         self._file = file
         self.etag = ""
-        self.offset = 0
+        self.offset = self.resumed = 0
         with self._mapped():
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
         if not try_lock(self._descriptor):
@@ -93,7 +94,8 @@ class _Partial:
         with self._mapped():
             os.ftruncate(self._descriptor, 0)
             self._note.write_text(json.dumps({"file_id": self._file.id, "etag": etag}), encoding="utf-8")
-        self.etag, self.offset, self.hash = etag, 0, self._hash()
+        self.etag, self.hash = etag, self._hash()
+        self.offset = self.resumed = 0
 
     def write(self, data: bytes) -> None:
         """Add what has come."""
@@ -141,6 +143,7 @@ class _Partial:
             while read := raw.readinto(view):
                 hashed.update(view[:read])
                 self.offset += read
+        self.resumed = self.offset
         return hashed
 
     @contextlib.contextmanager
@@ -183,7 +186,6 @@ class Downloading:
         try:
             if partial.offset > file.size or not partial.etag:
                 partial.begin_again("")
-            resumed = partial.offset
             self._fill(partial, file, connection, report)
             if file.checksum is not None and partial.hash.checksum() != file.checksum:
                 partial.delete()
@@ -192,7 +194,7 @@ class Downloading:
                     file_id=file.id,
                 )
             partial.becomes_target()
-            report(_progress(file, partial, resumed=resumed))
+            report(_progress(file, partial))
         finally:
             connection.close()
             partial.close()
@@ -200,7 +202,6 @@ class Downloading:
 
     def _fill(self, partial: _Partial, file: File, connection: StoreConnection, report: ProgressCallback) -> None:
         """Bring all bytes here. Tries are counted anew whenever one got somewhere."""
-        resumed = partial.offset
         reported_at = 0.0
 
         def attempt() -> None:
@@ -211,7 +212,7 @@ class Downloading:
                     now = time.monotonic()
                     if now - reported_at >= REPORT_INTERVAL:
                         reported_at = now
-                        report(_progress(file, partial, resumed=resumed))
+                        report(_progress(file, partial))
             except TransientError:
                 if partial.offset - began_at < WORTH_GOING_ON:
                     raise
@@ -272,7 +273,11 @@ def _place(target: Path | None, file: File) -> Path:
     return (target or Path()) / safe
 
 
-def _progress(file: File, partial: _Partial, *, resumed: int) -> Progress:
+def _progress(file: File, partial: _Partial) -> Progress:
     return Progress(
-        upload_id=file.id, done=partial.offset, total=file.size or 0, sent=partial.offset - resumed, resumed=resumed
+        upload_id=file.id,
+        done=partial.offset,
+        total=file.size or 0,
+        sent=partial.offset - partial.resumed,
+        resumed=partial.resumed,
     )

@@ -181,8 +181,8 @@ def test_a_part_that_stalls_is_given_up_and_sent_again(far: FarEnd, client_of: C
 
 def test_a_part_that_arrives_damaged_is_sent_again(far: FarEnd, client_of: Clients, blob: Blobs) -> None:
     def damage(handler: Handler) -> None:
-        handler.body()
-        handler.answer(200, ETag='"e"', x_amz_checksum_crc64nvme=crc(b"something else"))
+        far.uploads["u1"].parts[2] = os.urandom(len(handler.body()))
+        handler.answer(200, ETag='"e"', x_amz_checksum_crc64nvme=crc(far.uploads["u1"].parts[2]))
 
     far.before_part = once(damage)
     path = blob()
@@ -465,17 +465,20 @@ def test_without_its_journal_it_is_found_by_the_servers_record(
     assert far.calls["initiate"] == 1
 
 
+@pytest.mark.parametrize("has_journal", [True, False])
 def test_a_part_at_the_store_that_is_not_ours_is_sent_again(
-    far: FarEnd, client_of: Clients, blob: Blobs, tmp_path: Path
+    far: FarEnd, client_of: Clients, blob: Blobs, tmp_path: Path, has_journal: bool
 ) -> None:
     path = blob()
     interrupted(far, client_of(far, parallel=1), path)
     far.uploads["u1"].parts[2] = os.urandom(MIB)
+    if not has_journal:
+        next((tmp_path / "state").iterdir()).unlink()
 
     file = client_of(far).upload(path)
 
     assert content_of(far, file.id) == path.read_bytes()
-    assert far.tries[2] == 2
+    assert [far.tries[number] for number in range(1, 7)] == [1, 2, 1, 2, 1, 1]
 
 
 def test_parts_that_turn_out_wrong_at_completion_are_sent_again(
@@ -643,7 +646,9 @@ def test_a_busy_service_is_asked_again(far: FarEnd, client_of: Clients, blob: Bl
     def busy(handler: Handler, route: str) -> bool:
         if far.calls[route] > 1:
             return False
-        code, status = {"find": ("overloaded", 503), "initiate": ("upload_busy", 409)}.get(route, ("store_unavailable", 503))
+        code, status = {"find": ("overloaded", 503), "initiate": ("upload_busy", 409)}.get(
+            route, ("store_unavailable", 503)
+        )
         handler.problem(status, code, {"Retry_After": "0"})
         return True
 
