@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, EntryPoints
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from pathlib import Path
 
 import pytest
@@ -32,6 +32,26 @@ async def test_an_unknown_scheme_names_the_ones_there_are(setting: str, value: s
 async def test_a_password_in_a_url_is_not_shown() -> None:
     with pytest.raises(ConfigurationError) as refused:
         async with open_app(load_settings(storage="memory://", database="oracle://scott:tiger@db/x")):
+            raise AssertionError("it opened")
+
+    assert "tiger" not in str(refused.value)
+
+
+async def test_a_password_in_a_url_an_adapter_refuses_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Picky(EntryPoint):
+        def load(self) -> object:
+            def from_url(url: str, _: object) -> object:
+                raise ValueError(f"{url} has no database name")
+
+            return from_url
+
+    monkeypatch.setattr(
+        "uploadcore_app.plugins.entry_points",
+        lambda group: EntryPoints([Picky("oracle", "x:y", group), *entry_points(group=group)]),
+    )
+
+    with pytest.raises(ConfigurationError, match="oracle://… has no database name") as refused:
+        async with open_app(load_settings(storage="memory://", database="oracle://scott:tiger@db/")):
             raise AssertionError("it opened")
 
     assert "tiger" not in str(refused.value)
