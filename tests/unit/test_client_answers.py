@@ -8,7 +8,7 @@ from uploadcore import errors
 from uploadcore_client import UnauthenticatedError, UnexpectedAnswerError
 from uploadcore_client.answers import Meaning, meaning_of
 from uploadcore_client.api import to_error
-from uploadcore_client.connection import StoreAnswer, retry_after_of
+from uploadcore_client.connection import Answer, retry_after_of
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ from uploadcore_client.connection import StoreAnswer, retry_after_of
     ],
 )
 def test_a_stores_answer_means(status: int, code: str, meaning: Meaning) -> None:
-    assert meaning_of(StoreAnswer(status, {}, code)) is meaning
+    assert meaning_of(Answer(status, {}, code)) is meaning
 
 
 def public_codes() -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from uploadcore_client.connection import StoreAnswer
+from uploadcore_client.connection import Answer
 
 __all__ = ["Meaning", "meaning_of"]
 
@@ -55,10 +55,10 @@ _BY_STATUS = {
 }
 
 
-def meaning_of(answer: StoreAnswer) -> Meaning:
+def meaning_of(answer: Answer) -> Meaning:
     """What an answer means.
 
-    >>> meaning_of(StoreAnswer(400, {}, "ExpiredToken"))
+    >>> meaning_of(Answer(400, {}, "ExpiredToken"))
     <Meaning.SIGN_AGAIN: 2>
     """
     if 200 <= answer.status < 300:

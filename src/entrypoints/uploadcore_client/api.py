@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 import ssl
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from http.client import HTTPException
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urljoin, urlsplit
-
-import urllib3
-from urllib3.exceptions import HTTPError
 
 from uploadcore import errors
 from uploadcore.file import Checksum
 from uploadcore_client.cancellation import Cancellation
-from uploadcore_client.connection import Timeouts, retry_after_of, unreachable
+from uploadcore_client.connection import Connection, Timeouts, retry_after_of
 from uploadcore_client.errors import ServerUnreachableError, UnauthenticatedError, UnexpectedAnswerError
 from uploadcore_client.retry import RetryBudget, RetryPolicy, TransientError
 from uploadcore_client.wire import Arrived, File, Listing, SignedPart, Upload
@@ -34,12 +32,35 @@ WORTH_ANOTHER_TRY = frozenset({429, 502, 503, 504})
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
-    """A 2xx or 3xx answer."""
+class _Reply:
+    """A 2xx or 3xx answer. `document` is what it says; empty where it says nothing."""
 
     status: int
     headers: Mapping[str, str]
-    document: Any
+    document: Mapping[str, Any]
+
+    @property
+    def server_time(self) -> datetime:
+        """The service's own time: a URL's life is measured by it, whatever this machine's clock says."""
+        try:
+            return parsedate_to_datetime(self.headers["date"])
+        except (KeyError, ValueError):
+            return datetime.now(UTC)
+
+    def read(self, parse: Callable[[Any], T], *keys: str) -> T:
+        """What a member (of a member …) says.
+
+        Raises:
+            UnexpectedAnswerError: It is not there, or not of that shape: whatever answers is no service of ours.
+        """
+        try:
+            found: Any = self.document
+            for key in keys:
+                found = found[key]
+            return parse(found)
+        except (LookupError, TypeError, ValueError, AttributeError, errors.InvalidRequestError) as exc:
+            what = "what answers there is no uploadcore service, or one this client does not understand"
+            raise UnexpectedAnswerError(what, status=self.status) from exc
 
 
 class Api:
@@ -69,25 +90,26 @@ class Api:
             if not token.isascii() or not token.isprintable() or " " in token:
                 raise errors.InvalidRequestError("the token has characters that no token has")
             self._headers["Authorization"] = f"Bearer {token}"
-        # No pool-level retries: they happen at one layer only. A redirect is the answer where there is one.
-        self._pool = urllib3.PoolManager(
-            num_pools=2,
-            maxsize=4,
-            retries=False,
-            timeout=urllib3.Timeout(connect=timeouts.connect, read=timeouts.stall),
-            ssl_context=tls,
-        )
+        self._timeouts = timeouts
+        self._tls = tls
+        self._lock = threading.Lock()
+        self._idle: list[Connection] = []
         self._has_answered = False
 
     def close(self) -> None:
         """Close the idle connections. Idempotent."""
-        self._pool.clear()
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
 
     def session(self, cancellation: Cancellation, budget: RetryBudget) -> Session:
         """The calls, under one cancellation and one budget."""
         return Session(self, cancellation, budget)
 
-    def exchange(self, method: str, path: str, body: Any, headers: Mapping[str, str]) -> _Answer:
+    def exchange(
+        self, method: str, path: str, body: Any, headers: Mapping[str, str], cancellation: Cancellation
+    ) -> _Reply:
         """One try of one call.
 
         Raises:
@@ -99,31 +121,41 @@ class Api:
         if body is not None:
             content = json.dumps(body).encode()
             sent["Content-Type"] = "application/json"
-        try:
-            response = self._pool.request(
-                method, self.url + path, body=content, headers=sent, redirect=False, preload_content=False
-            )
+        with self._connection(cancellation) as connection:
             try:
-                received = response.read(ANSWER_LIMIT)
-            finally:
-                response.release_conn()
-        except (OSError, HTTPError, HTTPException) as exc:
-            failure = unreachable(self.url, exc)
-            final = failure.error if isinstance(failure, TransientError) else failure
-            # Refused from the start: nobody is there, and waiting a minute to say so helps nobody.
-            if isinstance(final, ServerUnreachableError) and final.refused and not self._has_answered:
-                raise final from exc
-            raise failure from exc
+                answer, received = connection.request(method, self.url + path, sent, content, limit=ANSWER_LIMIT)
+            except TransientError as exc:
+                # Refused from the start: nobody is there, and waiting a minute to say so helps nobody.
+                if isinstance(exc.error, ServerUnreachableError) and exc.error.refused and not self._has_answered:
+                    raise exc.error from exc
+                raise
         self._has_answered = True
-        answered = {key.lower(): value for key, value in response.headers.items()}
-        document = _document(received, answered)
-        if response.status < 400:
-            return _Answer(response.status, answered, document)
-        problem = document if isinstance(document, dict) else {}
-        error = to_error(response.status, problem, retry_after=retry_after_of(answered))
-        if response.status in WORTH_ANOTHER_TRY or isinstance(error, errors.UploadBusyError):
-            raise TransientError(error, retry_after=retry_after_of(answered))
+        document = _document(received)
+        if answer.status < 400:
+            return _Reply(answer.status, answer.headers, document)
+        error = to_error(answer.status, document, retry_after=answer.retry_after)
+        if answer.status in WORTH_ANOTHER_TRY or isinstance(error, errors.UploadBusyError):
+            raise TransientError(error, retry_after=answer.retry_after)
         raise error
+
+    @contextmanager
+    def _connection(self, cancellation: Cancellation) -> Iterator[Connection]:
+        """A connection for one call: an idle one, or a new one. `urllib3`'s pools know no way to cut a call."""
+        with self._lock:
+            connection = self._idle.pop() if self._idle else None
+        if connection is None:
+            connection = Connection(cancellation, self._timeouts, self._tls)
+        connection.serve(cancellation)
+        try:
+            yield connection
+        finally:
+            connection.serve(_NOBODY)
+            with self._lock:
+                self._idle.append(connection)
+
+
+_NOBODY = Cancellation()
+"""What cuts a connection that is idle: nothing."""
 
 
 class Session:
@@ -143,9 +175,9 @@ class Session:
         """The same, each call tried once."""
         return Session(self._api, self.cancellation, RetryBudget(0))
 
-    def call(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> _Answer:
+    def call(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> _Reply:
         """Call, and try again while that may help."""
-        return self.retrying(lambda: self._api.exchange(method, path, body, headers or {}))
+        return self.retrying(lambda: self._api.exchange(method, path, body, headers or {}, self.cancellation))
 
     def retrying(self, attempt: Callable[[], T]) -> T:
         """Anything else under the same policy, budget and cancellation."""
@@ -154,34 +186,36 @@ class Session:
     def initiate(self, body: Mapping[str, Any], *, idempotency_key: str) -> tuple[Upload, datetime]:
         """Begin an upload, or get the one this key began before; with the service's time."""
         answer = self.call("POST", "/v1/uploads", body, {"Idempotency-Key": idempotency_key})
-        return Upload.parse(answer.document), _server_time(answer.headers)
+        return answer.read(Upload.parse), answer.server_time
 
     def upload(self, upload_id: str) -> Upload:
         """One upload."""
-        return Upload.parse(self.call("GET", _upload(upload_id)).document)
+        return self.call("GET", _upload(upload_id)).read(Upload.parse)
 
     def uploads(self, *, state: str | None = None, fingerprint: str | None = None) -> Iterator[Upload]:
         """Own uploads, newest first, page by page."""
         query = {key: value for key, value in {"state": state, "fingerprint": fingerprint}.items() if value is not None}
         while True:
-            document = self.call("GET", f"/v1/uploads?{urlencode(query)}").document
-            yield from map(Upload.parse, document["uploads"])
-            if not document.get("next"):
+            answer = self.call("GET", f"/v1/uploads?{urlencode(query)}")
+            yield from answer.read(lambda found: [Upload.parse(each) for each in found], "uploads")
+            after = answer.document.get("next")
+            if not after:
                 return
-            query["cursor"] = document["next"]
+            query["cursor"] = str(after)
 
     def parts(self, upload_id: str) -> Iterator[Arrived]:
         """Every part the store lists, in order, page by page."""
         after: int | None = 0
         while after is not None:
-            page = Listing.parse(self.call("GET", f"{_upload(upload_id)}/parts?after={after}&limit=1000").document)
+            page = self.call("GET", f"{_upload(upload_id)}/parts?after={after}&limit=1000").read(Listing.parse)
             yield from page.parts
             after = page.next
 
     def sign(self, upload_id: str, part_numbers: Sequence[int]) -> tuple[list[SignedPart], datetime]:
         """URLs for up to 1,000 parts; with the service's time."""
         answer = self.call("POST", f"{_upload(upload_id)}/part-urls", {"part_numbers": list(part_numbers)})
-        return [SignedPart.parse(each) for each in answer.document["parts"]], _server_time(answer.headers)
+        parts = answer.read(lambda found: [SignedPart.parse(each) for each in found], "parts")
+        return parts, answer.server_time
 
     def complete(self, upload_id: str, *, size: int, checksum: Checksum | None) -> File | float:
         """The file; or, while the store assembles, how many seconds later to ask again."""
@@ -191,7 +225,7 @@ class Session:
         answer = self.call("POST", f"{_upload(upload_id)}/complete", body)
         if answer.status == 202:
             return retry_after_of(answer.headers) or 1.0
-        return File.parse(answer.document["file"])
+        return answer.read(File.parse, "file")
 
     def abort(self, upload_id: str) -> None:
         """Drop an upload. Idempotent."""
@@ -199,7 +233,7 @@ class Session:
 
     def file(self, file_id: str) -> File:
         """One file."""
-        return File.parse(self.call("GET", f"/v1/files/{quote(file_id, safe='')}").document)
+        return self.call("GET", f"/v1/files/{quote(file_id, safe='')}").read(File.parse)
 
     def content_url(self, file_id: str) -> str:
         """A signed URL of a file's content."""
@@ -275,18 +309,10 @@ def _upload(upload_id: str) -> str:
     return f"/v1/uploads/{quote(upload_id, safe='')}"
 
 
-def _document(content: bytes, headers: Mapping[str, str]) -> Any:
-    if "json" not in headers.get("content-type", "") or not content:
-        return None
+def _document(content: bytes) -> Mapping[str, Any]:
+    """What an answer says, if that is a JSON object."""
     try:
-        return json.loads(content)
+        document = json.loads(content)
     except ValueError:
-        return None
-
-
-def _server_time(headers: Mapping[str, str]) -> datetime:
-    """The service's own time: a URL's life is measured by it, whatever this machine's clock says."""
-    try:
-        return parsedate_to_datetime(headers["date"])
-    except (KeyError, ValueError):
-        return datetime.now(UTC)
+        return {}
+    return document if isinstance(document, dict) else {}

@@ -1,4 +1,4 @@
-"""One thread's connection to wherever signed URLs point: the store, or the service's own data endpoint.
+"""One thread's connection: to wherever signed URLs point, the store or the service's own data endpoint; and to the service itself.
 
 A `urllib3` connection rather than its pool: each sending thread keeps its own, so that it can be cut while it sends, and the pool's
 debug log would show signed URLs.
@@ -10,7 +10,7 @@ import re
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import HTTPException
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -21,13 +21,16 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionErr
 from urllib3.util.wait import wait_for_read
 
 from uploadcore_client.cancellation import Cancellation
-from uploadcore_client.errors import ServerUnreachableError
+from uploadcore_client.errors import ServerUnreachableError, UnexpectedAnswerError
 from uploadcore_client.retry import TransientError
 
-__all__ = ["StoreAnswer", "StoreConnection", "Timeouts", "retry_after_of", "unreachable"]
+__all__ = ["Answer", "Connection", "Timeouts", "retry_after_of", "unreachable"]
 
 ERROR_BODY_LIMIT = 64 * 1024
 """Bytes read of an answer's body: a store's XML error is far smaller, and nothing else is of interest."""
+
+LAST_WORDS = 0.2
+"""Seconds to wait for the answer of somebody who has closed the connection while we were sending."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +49,8 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True)
-class StoreAnswer:
-    """What a store said to a request.
+class Answer:
+    """What was said to a request.
 
     Attributes:
         status: The HTTP status.
@@ -61,7 +64,7 @@ class StoreAnswer:
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds the store asked to wait."""
+        """Seconds it asked to wait."""
         return retry_after_of(self.headers)
 
 
@@ -112,7 +115,7 @@ class _Secure(_Sending, HTTPSConnection):
     pass
 
 
-class StoreConnection:
+class Connection:
     """Kept alive from request to request; replaced when the origin changes or it broke. For one thread.
 
     Args:
@@ -128,33 +131,51 @@ class StoreConnection:
         self._origin: tuple[str, str, int | None] | None = None
         self._connection: _Plain | _Secure | None = None
 
-    def put(self, url: str, headers: Mapping[str, str], body: Iterable[memoryview]) -> StoreAnswer:
-        """Send one request with a body whose length `headers` state.
+    def serve(self, cancellation: Cancellation) -> None:
+        """From now on, be cut by this one instead."""
+        if self._connection is not None and self._connection.sock is not None:
+            self._cancellation.forget(self._connection.sock)
+            cancellation.watch(self._connection.sock)
+            self._connection.cancellation = cancellation
+        self._cancellation = cancellation
+
+    def put(self, url: str, headers: Mapping[str, str], body: Iterable[memoryview]) -> Answer:
+        """Send a part, or a whole object.
+
+        Args:
+            url: Where to; signed.
+            headers: With the length of the body.
+            body: Views of a buffer that may be used again as soon as the next is asked for.
 
         Raises:
             TransientError: No whole answer came; what the store made of the request is unknown.
             ServerUnreachableError: Its certificate is not trusted.
         """
+        answer, content = self.request("PUT", url, headers, cast("Iterable[bytes]", body), limit=ERROR_BODY_LIMIT)
+        return replace(answer, code=_code_in(content))
+
+    def request(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | Iterable[bytes] | None, *, limit: int
+    ) -> tuple[Answer, bytes]:
+        """Send one request; the answer, and up to `limit` bytes of what it says. Raises as `put` does."""
         connection, target = self._connected(url)
         with self._mapped(url):
             try:
-                connection.request(
-                    "PUT", target, body=cast("Iterable[bytes]", body), headers=headers, preload_content=False
-                )
+                connection.request(method, target, body=body, headers=headers, preload_content=False)
             except OSError:
                 # The far end may have answered and closed without reading on; if it did not, the first error is what happened.
-                if connection.sock is None or not wait_for_read(connection.sock, timeout=0.2):
+                if connection.sock is None or not wait_for_read(connection.sock, timeout=LAST_WORDS):
                     raise
                 connection.cut_short = True
             connection.timeout = self._timeouts.answer
             response = connection.getresponse()
-            content = response.read(ERROR_BODY_LIMIT) if response.status >= 300 else response.read()
-            if connection.cut_short or response.status >= 300:
+            content = response.read(limit)
+            if connection.cut_short or response.status >= 300 or len(content) == limit:
+                # What of the request was not read, or of the answer, must not be taken for the next one's.
                 response.close()
-                self.close()  # the rest of a body the store did not read must not be taken for the next request
-        return StoreAnswer(
-            response.status, {key.lower(): value for key, value in response.headers.items()}, _code_in(content)
-        )
+                self.close()
+        headers = {key.lower(): value for key, value in response.headers.items()}
+        return Answer(response.status, headers), content
 
     @contextmanager
     def get(self, url: str, headers: Mapping[str, str]) -> Iterator[urllib3.BaseHTTPResponse]:
@@ -196,6 +217,8 @@ class StoreConnection:
 
     def _opened(self, scheme: str, host: str, port: int | None) -> _Plain | _Secure:
         connection: _Plain | _Secure
+        if scheme not in {"http", "https"} or not host:
+            raise UnexpectedAnswerError("the service gave an address that is no web address", status=200)
         if scheme == "https":
             self._tls = self._tls or ssl.create_default_context()
             connection = _Secure(host, port, timeout=self._timeouts.connect, ssl_context=self._tls)

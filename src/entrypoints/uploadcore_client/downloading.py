@@ -24,7 +24,7 @@ from uploadcore.errors import (
 )
 from uploadcore.file import Checksum, ChecksumAlgorithm, FileStatus
 from uploadcore_client.api import Session
-from uploadcore_client.connection import StoreConnection, retry_after_of
+from uploadcore_client.connection import Connection, retry_after_of
 from uploadcore_client.errors import FileUnwritableError, TargetExistsError, TransferInUseError, UnexpectedAnswerError
 from uploadcore_client.locking import try_lock
 from uploadcore_client.progress import Progress, ProgressCallback
@@ -182,7 +182,7 @@ class Downloading:
         if place.exists() and not replace:
             raise TargetExistsError(place)
         partial = _Partial(place, file)
-        connection = StoreConnection(self._session.cancellation, self._wiring.timeouts, self._wiring.tls)
+        connection = Connection(self._session.cancellation, self._wiring.timeouts, self._wiring.tls)
         try:
             if partial.offset > file.size or not partial.etag:
                 partial.begin_again("")
@@ -200,7 +200,7 @@ class Downloading:
             partial.close()
         return file, place
 
-    def _fill(self, partial: _Partial, file: File, connection: StoreConnection, report: ProgressCallback) -> None:
+    def _fill(self, partial: _Partial, file: File, connection: Connection, report: ProgressCallback) -> None:
         """Bring all bytes here. Tries are counted anew whenever one got somewhere."""
         reported_at = 0.0
 
@@ -220,7 +220,7 @@ class Downloading:
         while partial.offset < (file.size or 0):
             self._session.retrying(attempt)
 
-    def _stream(self, partial: _Partial, file: File, connection: StoreConnection) -> Iterator[None]:
+    def _stream(self, partial: _Partial, file: File, connection: Connection) -> Iterator[None]:
         """One connection's worth of bytes. Yields after each piece."""
         headers = {"Accept-Encoding": "identity"}
         if partial.offset and partial.etag:

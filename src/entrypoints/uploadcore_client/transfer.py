@@ -29,7 +29,7 @@ from uploadcore.upload import Strategy
 from uploadcore_client.answers import Meaning, meaning_of
 from uploadcore_client.api import Session
 from uploadcore_client.checksums import crc64nvme, to_checksum
-from uploadcore_client.connection import StoreAnswer, StoreConnection, Timeouts
+from uploadcore_client.connection import Answer, Connection, Timeouts
 from uploadcore_client.errors import FileChangedError, FileUnreadableError, UnexpectedAnswerError
 from uploadcore_client.journal import Journal
 from uploadcore_client.parts import PartTable
@@ -355,7 +355,7 @@ class Transfer:
 
     def _work(self, stage: _Round) -> None:
         """One sending thread: its own buffer, its own connection, part after part."""
-        connection = StoreConnection(self.session.cancellation, self._wiring.timeouts, self._wiring.tls)
+        connection = Connection(self.session.cancellation, self._wiring.timeouts, self._wiring.tls)
         try:
             view = memoryview(bytearray(BUFFER_SIZE))
             while (number := stage.take()) is not None:
@@ -381,7 +381,7 @@ class Transfer:
         self._table.verify(number, body.crc)
         self._unread.pop(number)
 
-    def _send_part(self, number: int, view: memoryview, connection: StoreConnection, stage: _Round) -> None:
+    def _send_part(self, number: int, view: memoryview, connection: Connection, stage: _Round) -> None:
         part = self._table.part(number)
         tries = signings = 0
 
@@ -413,7 +413,7 @@ class Transfer:
 
         self.session.retrying(attempt)
 
-    def _stored(self, number: int, body: _Body, answer: StoreAnswer) -> None:
+    def _stored(self, number: int, body: _Body, answer: Answer) -> None:
         """The store says it has the part. Believe it if the bytes it has are those we read from a file that did not change."""
         length = self._table.length(number)
         confirmed = answer.headers.get("x-amz-checksum-crc64nvme")
@@ -436,7 +436,7 @@ class Transfer:
         self._unread[number] = None
         self._read_back(number, view, stage)
 
-    def _not_stored(self, number: int, meaning: Meaning, answer: StoreAnswer, *, may_sign: bool) -> None:
+    def _not_stored(self, number: int, meaning: Meaning, answer: Answer, *, may_sign: bool) -> None:
         """Move the part on from an answer that is no success.
 
         Raises:

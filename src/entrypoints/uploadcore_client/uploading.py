@@ -119,6 +119,8 @@ class Uploading:
                 self._give_up(journal, exc)
                 raise
             journal.delete()
+            if upload_id is not None:
+                self._journals.drop(upload_id)  # one of another name: the file was edited or moved since
             return file
 
     def _named(self, upload_id: str, source: SourceFile, journal: Journal) -> Upload:

@@ -62,6 +62,7 @@ class FarEnd:
         self.etag = '"one"'
         self.signed: list[list[int]] = []
         self.puts: list[int] = []
+        self.connections = 0
         self.in_flight = 0
         self.most_in_flight = 0
         self.in_flight_at_complete: list[int] = []
@@ -313,9 +314,11 @@ class Handler(BaseHTTPRequestHandler):
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     tls: ssl.SSLContext | None = None
+    far: FarEnd
 
     def get_request(self) -> tuple[Any, Any]:
         connection, address = super().get_request()
+        self.far.connections += 1
         if self.tls is not None:
             connection = self.tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
         return connection, address
@@ -329,7 +332,7 @@ def far_end(tls: ssl.SSLContext | None = None) -> Iterator[FarEnd]:
     """One, while the block runs."""
     far = FarEnd()
     server = _Server(("127.0.0.1", 0), type("Scripted", (Handler,), {"far": far}))
-    server.tls = tls
+    server.tls, server.far = tls, far
     far.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()

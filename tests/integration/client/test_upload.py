@@ -95,6 +95,12 @@ def test_completion_is_asked_for_when_no_put_is_in_flight(far: FarEnd, client_of
     assert far.in_flight_at_complete == [0]
 
 
+def test_connections_are_kept_from_part_to_part(far: FarEnd, client_of: Clients, blob: Blobs) -> None:
+    client_of(far, parallel=3).upload(blob(60 * 1000), part_size=1000)
+
+    assert far.connections <= 3 + 2  # the caller's and that of the batch signed ahead
+
+
 def test_urls_are_signed_in_batches_just_in_time(far: FarEnd, client_of: Clients, blob: Blobs) -> None:
     client_of(far, parallel=4).upload(blob(200 * 1000), part_size=1000)
 
@@ -585,6 +591,23 @@ def test_resume_takes_up_the_upload_that_is_named(far: FarEnd, client_of: Client
     assert client.unfinished() == []
 
 
+def test_resuming_a_file_that_was_edited_in_place_sends_what_differs(
+    far: FarEnd, client_of: Clients, blob: Blobs
+) -> None:
+    path = blob()
+    interrupted(far, client_of(far, parallel=1), path)
+    with path.open("r+b") as file:
+        file.seek(MIB)
+        file.write(b"edited")
+    client = client_of(far)
+
+    file_ = client.resume("u1")
+
+    assert content_of(far, file_.id) == path.read_bytes()
+    assert [far.tries[number] for number in range(1, 7)] == [1, 2, 1, 2, 1, 1]
+    assert client.unfinished() == []
+
+
 def test_resume_refuses_an_upload_that_has_ended(far: FarEnd, client_of: Clients, blob: Blobs) -> None:
     path = blob()
     interrupted(far, client_of(far, parallel=1), path)
@@ -618,6 +641,25 @@ def test_cutting_ends_promptly_though_the_store_is_silent(far: FarEnd, client_of
 
     assert not thread.is_alive()
     assert raised
+
+
+def test_cutting_ends_promptly_though_the_service_is_silent(far: FarEnd, client_of: Clients, blob: Blobs) -> None:
+    is_over, is_asked, cancellation = threading.Event(), threading.Event(), Cancellation()
+
+    def wait(handler: Handler, route: str) -> bool:
+        is_asked.set()
+        return is_over.wait(30)
+
+    def cut() -> None:
+        is_asked.wait(10)
+        cancellation.cancel()
+
+    far.before_call = wait
+    threading.Thread(target=cut).start()
+
+    with pytest.raises(TransferCancelledError):
+        client_of(far, timeouts=Timeouts(connect=60, stall=60, answer=60)).upload(blob(), cancellation=cancellation)
+    is_over.set()
 
 
 # --- the service --------------------------------------------------------------------------------------------------
@@ -658,6 +700,29 @@ def test_a_busy_service_is_asked_again(far: FarEnd, client_of: Clients, blob: Bl
     file = client_of(far).upload(path)
 
     assert content_of(far, file.id) == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda handler: handler.answer(200, b"<html>It works!</html>", Content_Type="text/html"),
+        lambda handler: handler.answer(301, Location="https://elsewhere.example/"),
+        lambda handler: handler.answer(404, b"not here"),
+        lambda handler: handler.say({"uploads": [{"id": "u1"}]}),
+        lambda handler: handler.say({"uploads": None}),
+        lambda handler: handler.say([]),
+    ],
+    ids=["page", "redirect", "not-found", "other-shape", "null", "list"],
+)
+def test_another_server_is_told_from_ours(far: FarEnd, client_of: Clients, blob: Blobs, answer: Any) -> None:
+    def reply(handler: Handler, route: str) -> bool:
+        answer(handler)
+        return True
+
+    far.before_call = reply
+
+    with pytest.raises(UnexpectedAnswerError):
+        client_of(far).upload(blob())
 
 
 def test_nobody_there_is_said_at_once(far: FarEnd, client_of: Clients, blob: Blobs) -> None:
