@@ -125,8 +125,12 @@ class Sweeper:
             and file.upload_id == upload.id
             and file.status is not FileStatus.DELETED
         )
-        if is_current or await self._steps.wipe(upload):
-            await self._steps.save(upload.recheck(None))
+        is_done = False
+        try:
+            is_done = is_current or await self._steps.wipe(upload)
+        finally:
+            # One that keeps failing must not stand at the head of every pass.
+            await self._steps.save(upload.recheck(None if is_done else self._config.sweep_interval))
 
     async def _delete(self, file: File) -> None:
         async with self._database.transaction() as tx:

@@ -124,7 +124,7 @@ class UploadService:
             NoSuchFileError: `file_id` is not a file of this owner.
             FileNotReadyError: That file is deleted.
             IdempotencyMismatchError: The key was used with another request.
-            UploadBusyError: The first call with this key is still at it.
+            UploadBusyError: Another call, or a sweeper, is still opening it.
             StoreUnavailableError: The store did not open it; try again, with the same key.
 
         Example:
@@ -156,7 +156,7 @@ class UploadService:
         )
         upload = await self._opened(await self._initiation.recorded(asked, idempotency_key), idempotency_key)
         parts: tuple[SignedPart, ...] = ()
-        if sign and upload.state is UploadState.UPLOADING:
+        if sign and upload.state is UploadState.UPLOADING and self._url_life(upload) > timedelta(0):
             count = upload.plan.part_count or upload.plan.max_parts
             parts = await self._signed(upload, range(1, min(sign, count) + 1), NO_CHECKSUMS, NO_LENGTHS)
         return UploadView.of(upload, parts)

@@ -40,8 +40,14 @@ class CountingProxy:
             except OSError:
                 client.close()  # the service is away: so it looks to a client
                 continue
-            threading.Thread(target=self._forward, args=(client, server, True), daemon=True).start()
-            threading.Thread(target=self._forward, args=(server, client, False), daemon=True).start()
+            threading.Thread(target=self._converse, args=(client, server), daemon=True).start()
+
+    def _converse(self, client: socket.socket, server: socket.socket) -> None:
+        with client, server:
+            answers = threading.Thread(target=self._forward, args=(server, client, False), daemon=True)
+            answers.start()
+            self._forward(client, server, True)
+            answers.join()
 
     def _forward(self, source: socket.socket, target: socket.socket, is_upstream: bool) -> None:
         buffer = memoryview(bytearray(BUFFER))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.unit.core.rig import BODY, OWNER, Rig, until
-from uploadcore import Admission, ChecksumAlgorithm, FileStatus, Strategy, UploadState, UploadView
+from uploadcore import Admission, ChecksumAlgorithm, FileStatus, Strategy, UploadConfig, UploadState, UploadView
 from uploadcore.errors import (
     ContentTypeNotAllowedError,
     DatabaseUnavailableError,
@@ -370,6 +370,17 @@ async def test_a_replay_shows_the_upload_in_its_present_state_without_parts(rig:
     again = await rig.begin(sign=3, idempotency_key="k")
 
     assert (again.id, again.state, again.parts) == (upload.id, UploadState.COMPLETED, ())
+
+
+async def test_a_replay_past_the_deadline_shows_the_upload_and_signs_nothing() -> None:
+    rig = Rig(config=UploadConfig(upload_lifetime=timedelta(hours=1)))
+    async with rig.core:
+        upload = await rig.begin(sign=1, idempotency_key="k")
+        rig.after(hours=2)
+
+        again = await rig.begin(sign=1, idempotency_key="k")
+
+    assert (again.id, again.state, again.parts) == (upload.id, UploadState.UPLOADING, ())
 
 
 @pytest.mark.parametrize("size", [5, 25])

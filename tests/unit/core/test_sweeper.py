@@ -129,11 +129,24 @@ async def test_a_store_that_keeps_showing_something_is_looked_at_again_next_time
 
     rig.store.__dict__["delete"] = nothing
     await rig.core.sweep()
-    assert rig.only().recheck_at is not None
+    assert rig.only().recheck_at == rig.clock.now() + rig.config.sweep_interval
     del rig.store.__dict__["delete"]
+    rig.after(minutes=1)
     await rig.core.sweep()
 
     assert (rig.only().recheck_at, rig.bodies) == (None, [])
+
+
+async def test_a_recheck_the_store_does_not_answer_does_not_stand_at_the_head_of_the_next_pass(rig: Rig) -> None:
+    upload = await rig.begin()
+    await rig.abort(upload.id)
+    rig.after(hours=2)
+    rig.store.faults.fail("head", StoreUnavailableError("away"))
+
+    report = await rig.core.sweep()
+
+    assert report.failed == 1
+    assert rig.only().recheck_at == rig.clock.now() + rig.config.sweep_interval
 
 
 async def test_the_content_of_a_file_that_stands_survives_a_recheck(rig: Rig) -> None:
