@@ -83,6 +83,7 @@ class Edge:
         self._data = data
         self._public_links = None if public_url is None else Links(public_url)
         self._max_in_flight = max_in_flight
+        self._in_flight = 0  # without the bodies of files, which take as long as they take
         self._log_request = log_request
         self._served: Any = self._serve
         if (
@@ -135,12 +136,15 @@ class Edge:
                 self._log_request(RequestLine(request_id, method, route, answer.status, ms, owner, now))
 
     async def _serve(self, scope: Any, receive: Receive, send: Send) -> None:
+        self._in_flight += 1
         try:
             await self._admit(scope)
         except Exception as error:  # noqa: BLE001 - authenticators are the host's: whatever they raise, the client gets a problem
             await problem_for(error, request_id_of(scope))(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+        finally:
+            self._in_flight -= 1
 
     async def _admit(self, scope: Any) -> None:
         """Let a request pass to the application; those to `/v1` only with the principal that sent them."""
@@ -152,7 +156,7 @@ class Edge:
             raise RouteNotFoundError
         if not path.startswith("/v1/"):
             return
-        if self._metrics.in_flight > self._max_in_flight:
+        if self._in_flight > self._max_in_flight:
             raise OverloadedError("too many requests are being served", retry_after=1)
         if scope["method"] != "OPTIONS":
             principal = await self._authenticate(scope)

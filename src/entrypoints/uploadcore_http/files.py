@@ -7,11 +7,11 @@ from litestar.di import NamedDependency
 from litestar.enums import HttpMethod
 
 from uploadcore import UploadCore
+from uploadcore_http.examples import FILE
 from uploadcore_http.operation import Answer, Operation, Parameter, operation_opt
 from uploadcore_http.requests import ApiRequest
 from uploadcore_http.responses import BytesResponse, json_response
 from uploadcore_http.schemas import FileBody, file_body
-from uploadcore_http.uploads import FILE_EXAMPLE
 
 __all__ = ["FILE_ROUTES"]
 
@@ -31,7 +31,7 @@ __all__ = ["FILE_ROUTES"]
                 ),
             ),
             answers={
-                200: Answer("The file.", FileBody, headers={"ETag": "Its version."}, example=FILE_EXAMPLE),
+                200: Answer("The file.", FileBody, headers={"ETag": "Its version."}, example=FILE),
                 304: Answer("Nothing changed.", headers={"ETag": "Its version."}),
             },
             codes=("invalid_request", "file_not_found"),

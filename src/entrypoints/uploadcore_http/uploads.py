@@ -9,6 +9,7 @@ from litestar.di import NamedDependency
 from uploadcore import UploadCore
 from uploadcore.errors import InvalidRequestError
 from uploadcore.states import UploadState
+from uploadcore_http.examples import FILE, SIGNED_PART, UPLOAD
 from uploadcore_http.links import Links
 from uploadcore_http.operation import Answer, Operation, Parameter, operation_opt
 from uploadcore_http.requests import LARGE_BODY, SMALL_BODY, ApiRequest, decode, whole_number
@@ -29,7 +30,7 @@ from uploadcore_http.schemas import (
     upload_page_body,
 )
 
-__all__ = ["FILE_EXAMPLE", "SIGN_PATH", "UPLOAD_ROUTES", "sign"]
+__all__ = ["SIGN_PATH", "UPLOAD_ROUTES", "sign"]
 
 SIGN_PATH = "/v1/uploads/{upload_id:str}/part-urls"
 MAX_IDEMPOTENCY_KEY = 255
@@ -43,50 +44,6 @@ _part_urls_request = msgspec.json.Decoder(PartUrlsRequest)
 _complete_request = msgspec.json.Decoder(CompleteRequest)
 _encode = msgspec.json.Encoder().encode
 
-_UPLOAD_ID = "0197f3a2-6c1e-4d3b-9a55-0c9d3c1f2b11"
-_SIGNED_PART = {
-    "part_number": 1,
-    "offset": 0,
-    "length": 16_777_216,
-    "method": "PUT",
-    "url": "https://store.example/…?…&signature=…",
-    "headers": {},
-    "expires_at": "2026-03-01T12:15:00Z",
-}
-_UPLOAD = {
-    "id": _UPLOAD_ID,
-    "file_id": "0197f3a2-6c1e-4d3b-9a55-0c9d3c1f2b12",
-    "state": "uploading",
-    "strategy": "multipart",
-    "filename": "trip.mp4",
-    "size": 9_663_676_416,
-    "content_type": "video/mp4",
-    "metadata": {"camera": "x100"},
-    "fingerprint": None,
-    "checksum": None,
-    "part_size": 16_777_216,
-    "part_count": 576,
-    "reason": None,
-    "created_at": "2026-03-01T12:00:00Z",
-    "expires_at": "2026-03-02T12:00:00Z",
-    "parts": [_SIGNED_PART],
-}
-FILE_EXAMPLE = {
-    "id": "0197f3a2-6c1e-4d3b-9a55-0c9d3c1f2b12",
-    "name": "trip.mp4",
-    "status": "available",
-    "content_type": "video/mp4",
-    "size": 9_663_676_416,
-    "checksum": {"algorithm": "crc64nvme", "value": "AAAAAAAAAAA=", "verified_by": "store"},
-    "title": "Trip",
-    "description": "",
-    "labels": [],
-    "metadata": {"camera": "x100"},
-    "manifest_url": None,
-    "version": 1,
-    "created_at": "2026-03-01T12:00:00Z",
-    "updated_at": "2026-03-01T12:30:00Z",
-}
 _OF_THIS_UPLOAD = {"parameters": {"upload_id": "$response.body#/id"}}
 
 
@@ -119,7 +76,7 @@ _OF_THIS_UPLOAD = {"parameters": {"upload_id": "$response.body#/id"}}
                     "The upload, with the parts signed.",
                     UploadBody,
                     headers={"Location": "Where the upload is."},
-                    example=_UPLOAD,
+                    example=UPLOAD,
                 )
             },
             codes=(
@@ -209,7 +166,7 @@ async def initiate_upload(request: ApiRequest, core: NamedDependency[UploadCore]
             ),
             answers={
                 200: Answer(
-                    "A page of uploads.", UploadPageBody, example={"uploads": [{**_UPLOAD, "parts": []}], "next": None}
+                    "A page of uploads.", UploadPageBody, example={"uploads": [{**UPLOAD, "parts": []}], "next": None}
                 )
             },
             codes=("invalid_request",),
@@ -236,7 +193,7 @@ async def list_uploads(request: ApiRequest, core: NamedDependency[UploadCore]) -
         Operation(
             id="getUpload",
             summary="One upload",
-            answers={200: Answer("The upload.", UploadBody, example={**_UPLOAD, "parts": []})},
+            answers={200: Answer("The upload.", UploadBody, example={**UPLOAD, "parts": []})},
             codes=("invalid_request", "upload_not_found"),
         )
     ),
@@ -303,7 +260,7 @@ async def list_parts(request: ApiRequest, core: NamedDependency[UploadCore]) -> 
             summary="Sign requests that upload parts",
             body=PartUrlsRequest,
             example={"part_numbers": [7, 8], "checksums": {"7": "AAAAAAAAAAA="}},
-            answers={200: Answer("The signed parts.", SignedPartsBody, example={"parts": [_SIGNED_PART]})},
+            answers={200: Answer("The signed parts.", SignedPartsBody, example={"parts": [SIGNED_PART]})},
             codes=(
                 "invalid_request",
                 "upload_not_found",
@@ -351,13 +308,13 @@ async def sign(core: UploadCore, owner: str, upload_id: str, body: bytes) -> Byt
                 200: Answer(
                     "The upload is completed, the file available.",
                     CompletionBody,
-                    example={"upload": {**_UPLOAD, "state": "completed", "parts": []}, "file": FILE_EXAMPLE},
+                    example={"upload": {**UPLOAD, "state": "completed", "parts": []}, "file": FILE},
                 ),
                 202: Answer(
                     "The store still assembles: ask again after `Retry-After` seconds.",
                     CompletionBody,
                     headers={"Retry-After": "Seconds."},
-                    example={"upload": {**_UPLOAD, "state": "completing", "parts": []}, "file": None},
+                    example={"upload": {**UPLOAD, "state": "completing", "parts": []}, "file": None},
                 ),
             },
             codes=(
