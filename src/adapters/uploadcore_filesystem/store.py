@@ -7,9 +7,8 @@ import fcntl
 import os
 import re
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -32,12 +31,12 @@ from uploadcore.upload import Address
 from uploadcore_filesystem.assembly import assembled_etag
 from uploadcore_filesystem.digests import as_checksum
 from uploadcore_filesystem.disk import map_os_errors
-from uploadcore_filesystem.errors import NoSuchObjectError, SupersededError
-from uploadcore_filesystem.multipart import MultipartFolder, MultipartInfo
+from uploadcore_filesystem.errors import NoSuchObjectError
+from uploadcore_filesystem.multipart_folder import MultipartFolder, MultipartInfo
 from uploadcore_filesystem.objects import ObjectFolder, ObjectRecord, key_digest
-from uploadcore_filesystem.records import PartRecord
+from uploadcore_filesystem.receiving import BodyReceiver, ReadBody
 from uploadcore_filesystem.signing import Grant, PartGrant, PutGrant, UrlSigner, WallClock, made_once
-from uploadcore_filesystem.writing import BodyWriter, ObjectWriter, PartWriter
+from uploadcore_filesystem.writing import ObjectWriter, PartWriter
 
 __all__ = ["FILESYSTEM_LIMITS", "FilesystemObjectStore", "StoredFile", "from_url"]
 
@@ -57,22 +56,13 @@ FILESYSTEM_CAPABILITIES = StoreCapabilities(
 )
 
 KEY_FILE = "signing.key"
-BLOCK_SIZE = 1024 * 1024
-"""Bytes handed to a thread at a time: a hop costs about 50 µs, as much as writing 100 KB. Two blocks per request are in memory at most."""
-_BLOCK_CHUNKS = 256
-"""Chunks to a block at most: pwritev(2) takes 1,024, and a client that sends byte by byte costs no more memory than another."""
 _THREADS = 32
 """Requests whose disk work runs at the same time. Threads are made as they are needed."""
-_CLOSE_TIMEOUT = 10.0
-"""Seconds that requests get to notice that they were cut, when the store closes."""
 _LISTED_AT_ONCE = 64
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-
-ReadBody = Callable[[], Awaitable[bytes]]
-"""Gives the next bytes of a body, none at its end. What it raises ends the request, and leaves nothing of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +135,9 @@ class FilesystemObjectStore:
         self._multiparts = MultipartFolder(self._root)
         self._lock_file: int | None = None
         self._pool: ThreadPoolExecutor | None = None
-        self._is_closing = False
+        self._receiver: BodyReceiver | None = None
         self._turns: dict[str, Future[None]] = {}
         self._turns_lock = threading.Lock()
-        self._writers: set[BodyWriter] = set()
-        self._writers_changed = threading.Condition()
 
     def __repr__(self) -> str:
         """Show the folder, and no secret."""
@@ -178,6 +166,8 @@ class FilesystemObjectStore:
         Raises:
             StoreUnavailableError: Another process has the folder open, or it can't be used.
         """
+        if self._pool is not None:
+            raise StoreUnavailableError("the store is open already")
         pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="uploadcore-filesystem")
         try:
             with map_os_errors(f"the folder {self._root} can't be used as an object store"):
@@ -186,7 +176,7 @@ class FilesystemObjectStore:
             pool.shutdown(wait=False)
             self._let_go()
             raise
-        self._pool, self._is_closing = pool, False
+        self._pool, self._receiver = pool, BodyReceiver(pool)
 
     def _take(self) -> None:
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -204,19 +194,12 @@ class FilesystemObjectStore:
 
     async def close(self) -> None:
         """Cut the requests there are, and let go of the folder. Idempotent."""
-        pool, self._is_closing = self._pool, True
-        if pool is None:
-            return
-        for writer in tuple(self._writers):
-            writer.cut()
-        await asyncio.to_thread(self._wait_for_writers)
-        self._pool = None
-        await asyncio.to_thread(pool.shutdown)
-        self._let_go()
-
-    def _wait_for_writers(self) -> None:
-        with self._writers_changed:
-            self._writers_changed.wait_for(lambda: not self._writers, _CLOSE_TIMEOUT)
+        pool, receiver = self._pool, self._receiver
+        self._pool = self._receiver = None
+        if pool is not None and receiver is not None:
+            await asyncio.to_thread(receiver.close)
+            await asyncio.to_thread(pool.shutdown)
+            self._let_go()
 
     def _let_go(self) -> None:
         if self._lock_file is not None:
@@ -422,8 +405,9 @@ class FilesystemObjectStore:
             ChecksumMismatchError: It has not the checksum that was signed.
             StorageFullError: There is no room: the part is absent, and the upload as it was.
         """
-        record = await self._receive(PartWriter(self._multiparts, grant, FILESYSTEM_LIMITS.max_part_size), read)
-        assert isinstance(record, PartRecord)
+        writer = PartWriter(self._multiparts, grant, FILESYSTEM_LIMITS.max_part_size)
+        with map_os_errors("the part can't be stored"):
+            record = await self._open_receiver().receive(writer, read)
         return StoredPart(record.part_number, record.size, f'"{record.etag}"', as_checksum(record.crc64))
 
     async def receive_object(self, grant: PutGrant, read: ReadBody) -> StoredObject:
@@ -434,72 +418,22 @@ class FilesystemObjectStore:
             SupersededError: The store was closed before it was through.
             Exception: Else as `receive_part`.
         """
-        record = await self._receive(ObjectWriter(self._objects, grant, FILESYSTEM_LIMITS.max_part_size), read)
-        assert isinstance(record, ObjectRecord)
+        writer = ObjectWriter(self._objects, grant, FILESYSTEM_LIMITS.max_part_size)
+        with map_os_errors("the object can't be stored"):
+            record = await self._open_receiver().receive(writer, read)
         return StoredObject(record.size, record.etag, record.content_type, record.metadata, as_checksum(record.crc64))
-
-    async def _receive(self, writer: BodyWriter, read: ReadBody) -> PartRecord | ObjectRecord:
-        with map_os_errors("the body can't be stored"):
-            await self._begin(writer)
-            try:
-                return await self._pump(writer, read)
-            except BaseException:
-                # Also when the request was cancelled: then this await still runs, and the thread ends in any case.
-                await asyncio.shield(self._thread(writer.discard))
-                raise
-            finally:
-                with self._writers_changed:
-                    self._writers.discard(writer)
-                    self._writers_changed.notify_all()
-
-    async def _begin(self, writer: BodyWriter) -> None:
-        self._opened_pool()
-        begun = self._thread(writer.begin)
-        try:
-            await asyncio.shield(begun)
-        except asyncio.CancelledError:
-            begun.add_done_callback(lambda done: done.exception() or self._thread(writer.discard))
-            raise
-        with self._writers_changed:
-            self._writers.add(writer)
-
-    async def _pump(self, writer: BodyWriter, read: ReadBody) -> PartRecord | ObjectRecord:
-        """Body to disk: while one block is written by a thread, the next is received."""
-        writing: asyncio.Future[None] | None = None
-        block: list[bytes] = []
-        size = 0
-        try:
-            async with asyncio.timeout(None) as interrupt:
-                with _interrupts(writer, interrupt):
-                    while chunk := await read():
-                        block.append(chunk)
-                        size += len(chunk)
-                        if size >= BLOCK_SIZE or len(block) >= _BLOCK_CHUNKS:
-                            if writing is not None:
-                                await writing
-                            writing = self._thread(writer.write, block)
-                            block, size = [], 0
-                    if writing is not None:
-                        await writing
-            return await self._thread(_finish, writer, block)
-        except TimeoutError:
-            if writer.is_cut:
-                raise SupersededError("a newer request took this part, or the upload ended") from None
-            raise
 
     # --- threads --------------------------------------------------------------------------------------------------
 
     def _opened_pool(self) -> ThreadPoolExecutor:
-        if self._pool is None or self._is_closing:
+        if self._pool is None:
             raise StoreUnavailableError("the store is not open")
         return self._pool
 
-    def _thread(self, work: Callable[..., _T], *args: object) -> asyncio.Future[_T]:
-        """Run this in a thread, even while the store is closing: it is about a request that was accepted before."""
-        running = asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
-        # Not everybody stays to hear how it ended.
-        running.add_done_callback(_heard)
-        return running
+    def _open_receiver(self) -> BodyReceiver:
+        if self._receiver is None:
+            raise StoreUnavailableError("the store is not open")
+        return self._receiver
 
     async def _call(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         pool = self._opened_pool()
@@ -526,45 +460,6 @@ def from_url(url: str, context: AdapterContext) -> FilesystemObjectStore:
     ):
         raise ValueError(f"a filesystem store is named by file:///an/absolute/path, not by {url!r}")
     return FilesystemObjectStore(Path(path), public_url=context.public_url, secret_file=context.data_dir / KEY_FILE)
-
-
-def _finish(writer: BodyWriter, block: Sequence[bytes]) -> PartRecord | ObjectRecord:
-    """The last block and what comes after it, in one hop: a small body costs no third."""
-    if block:
-        writer.write(block)
-    return writer.commit()
-
-
-def _heard(done: asyncio.Future[_T]) -> None:
-    if not done.cancelled():
-        done.exception()
-
-
-@contextmanager
-def _interrupts(writer: BodyWriter, interrupt: asyncio.Timeout) -> Iterator[None]:
-    """While this is entered, cutting the writer ends `interrupt`, and so whatever the request waits for."""
-    loop = asyncio.get_running_loop()
-    is_armed = True
-
-    def end() -> None:
-        nonlocal is_armed
-        if is_armed:
-            is_armed = False
-            interrupt.reschedule(loop.time())
-
-    def on_cut() -> None:
-        # A loop that is closed has no request left to end.
-        with suppress(RuntimeError):
-            loop.call_soon_threadsafe(end)
-
-    writer.on_cut = on_cut
-    if writer.is_cut:
-        end()
-    try:
-        yield
-    finally:
-        is_armed = False
-        writer.on_cut = None
 
 
 def _locked(path: Path) -> int:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from uploadcore.file import Checksum
 from uploadcore_filesystem.digests import StreamDigest
@@ -23,15 +23,18 @@ from uploadcore_filesystem.errors import (
     PreconditionFailedError,
     SupersededError,
 )
-from uploadcore_filesystem.multipart import Multipart, MultipartFolder
+from uploadcore_filesystem.multipart import Multipart
+from uploadcore_filesystem.multipart_folder import MultipartFolder
 from uploadcore_filesystem.objects import ObjectFolder, ObjectRecord, new_token
 from uploadcore_filesystem.records import PartRecord
 from uploadcore_filesystem.signing import PartGrant, PutGrant
 
 __all__ = ["BodyWriter", "ObjectWriter", "PartWriter"]
 
+_RecordT_co = TypeVar("_RecordT_co", covariant=True)
 
-class BodyWriter(Protocol):
+
+class BodyWriter(Protocol[_RecordT_co]):
     """What the store drives, each call in a thread, one after the other: `begin`, `write` …, `commit` or `discard`."""
 
     on_cut: Callable[[], None] | None
@@ -47,7 +50,7 @@ class BodyWriter(Protocol):
     def write(self, chunks: Sequence[bytes]) -> None:
         """The next bytes of the body."""
 
-    def commit(self) -> PartRecord | ObjectRecord:
+    def commit(self) -> _RecordT_co:
         """The body has ended: make it durable and visible."""
 
     def discard(self) -> None:

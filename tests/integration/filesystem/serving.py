@@ -20,6 +20,7 @@ from uploadcore.ports import MARKER, ObjectHeaders, SignedRequest
 from uploadcore.testing import HttpAnswer
 from uploadcore.upload import Address
 from uploadcore_filesystem import FilesystemObjectStore
+from uploadcore_filesystem.writing import BodyWriter
 from uploadcore_http.data import data_app
 from uploadcore_memory import ManualClock
 
@@ -38,6 +39,17 @@ class Served:
     root: Path
     port: int
     connections: list[Connection] = field(default_factory=list)
+
+    @property
+    def writers(self) -> frozenset[BodyWriter[object]]:
+        """The requests whose bodies are being received."""
+        receiver = self.store._receiver
+        return frozenset() if receiver is None else receiver.writers
+
+    @property
+    def admitted(self) -> int:
+        """How many of them have taken their part over."""
+        return sum(len(multipart._writers) for multipart in self.store._multiparts._used.values())
 
     async def request(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> HttpAnswer:
         answer = await self.client.request(method, url, headers=dict(headers), content=body)

@@ -104,7 +104,7 @@ async def test_of_many_puts_of_one_part_the_last_to_begin_is_the_one_that_counts
     second = await served.connect(signed, length=4096)
     await until(lambda: _is_cut(served))
     third = await served.connect(signed, length=4096)
-    await until(lambda: len(served.store._writers) == 1)
+    await until(lambda: sum(writer.is_cut for writer in served.writers) == 2)
     await second.send(b"2" * 4096)
     await third.send(NEW)
     disk.wake()
@@ -121,11 +121,11 @@ async def test_a_part_stays_listed_until_a_newer_put_has_a_byte_to_write(served:
     await served.put_part(address, 1, OLD)
     before = await served.store.list_parts(address)
     connection = await served.connect(await served.sign(address, 1, 4096), length=4096)
-    await until(lambda: len(served.store._writers) == 1)
+    await until(lambda: served.admitted == 1)
 
     await connection.close()
 
-    await until(lambda: not served.store._writers)
+    await until(lambda: not served.writers)
     assert await served.store.list_parts(address) == before
 
 
@@ -152,7 +152,7 @@ async def test_a_put_that_wakes_after_completion_changes_no_byte(served: Served)
     same_part = await served.connect(await served.sign(address, 1, 4096), length=4096)
     other_part = await served.connect(await served.sign(address, 2, SIZE, offset=4096), length=SIZE)
     await other_part.send(b"o" * (SIZE - 1000))
-    await until(lambda: _has_written(served, b"o") and len(served.store._writers) == 2)
+    await until(lambda: _has_written(served, b"o") and served.admitted == 2)
 
     listed = await served.store.list_parts(address)
     await served.store.complete_multipart(address, listed, size=4096, checksum=None)
@@ -162,7 +162,7 @@ async def test_a_put_that_wakes_after_completion_changes_no_byte(served: Served)
     assert await same_part.status() == 409
     assert await other_part.status() == 409
     assert await served.content() == NEW
-    await until(lambda: not served.store._writers)
+    await until(lambda: not served.writers)
     assert len(files_below(served.root)) == 2, "a record and its data"
 
 
@@ -228,13 +228,13 @@ async def test_abort_cuts_who_writes_and_removes_everything(served: Served) -> N
     await writing.send(OLD[:100])
     own_file = await served.connect(await served.sign(address, 4, None), length=4096)
     await own_file.send(OLD[:100])
-    await until(lambda: len(served.store._writers) == 2)
+    await until(lambda: served.admitted == 2)
 
     await served.store.abort_multipart(address)
 
     assert await writing.status() == 409
     assert await own_file.status() == 409
-    await until(lambda: not served.store._writers)
+    await until(lambda: not served.writers)
     assert files_below(served.root) == set()
     with pytest.raises(NoSuchMultipartError):
         await served.store.list_parts(address)
@@ -249,7 +249,7 @@ async def test_closing_cuts_who_writes(served: Served) -> None:
     await part.send(OLD[:100])
     whole = await served.connect(await served.sign_put("up/b", 4096), length=4096)
     await whole.send(OLD[:100])
-    await until(lambda: len(served.store._writers) == 2)
+    await until(lambda: len(served.writers) == 2)
 
     await served.store.close()
 
@@ -271,8 +271,32 @@ def _has_written(served: Served, byte: bytes) -> bool:
     return any(block in path.read_bytes() for path in (served.root / "multiparts").rglob("*") if path.is_file())
 
 
+async def test_closing_waits_for_a_write_that_sleeps_and_lets_nobody_in_meanwhile(
+    served: Served, disk: StalledDisk
+) -> None:
+    address = await served.begin()
+    signed = await served.sign(address, 1, 4096)
+    disk.stall(b"o")
+    asleep = asyncio.create_task(served.send(signed, OLD))
+    await until(disk.is_asleep.is_set)
+    waiting = asyncio.create_task(served.send(signed, NEW))
+    await until(lambda: _is_cut(served))
+    closing = asyncio.create_task(served.store.close())
+    await until(lambda: all(writer.is_cut for writer in served.writers))
+
+    late = await served.send(await served.sign(address, 2, 1, offset=4096), b"2")
+
+    assert late.status_code == 503
+    assert not await _ends_soon(closing), "the folder may not be let go of while somebody writes to it"
+    disk.wake()
+    await closing
+    assert [(await request).status_code for request in (asleep, waiting)] == [409, 409]
+    await served.store.open()
+    assert await served.store.list_parts(address) == []
+
+
 def _is_cut(served: Served) -> bool:
-    return any(writer.is_cut for writer in served.store._writers)
+    return any(writer.is_cut for writer in served.writers)
 
 
 def _records(served: Served, address: Address) -> list[str]:

@@ -34,6 +34,16 @@ async def test_a_folder_is_open_once_at_a_time_and_the_error_says_so(tmp_path: P
     await second.close()
 
 
+async def test_opening_twice_is_refused_and_keeps_the_folder(tmp_path: Path) -> None:
+    store = FilesystemObjectStore(tmp_path, public_url=URL)
+    await store.open()
+    with pytest.raises(StoreUnavailableError, match="open already"):
+        await store.open()
+    with pytest.raises(StoreUnavailableError, match="in use by process"):
+        await FilesystemObjectStore(tmp_path, public_url=URL).open()
+    await store.close()
+
+
 async def test_another_process_is_kept_out_and_its_death_lets_in(tmp_path: Path) -> None:
     script = (
         "import asyncio, sys\n"

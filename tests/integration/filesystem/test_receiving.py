@@ -237,13 +237,13 @@ async def test_of_two_puts_at_once_the_first_to_end_wins(served: Served) -> None
     signed = await served.sign_put("up/a", 5)
     slow, fast = await served.connect(signed, length=5), await served.connect(signed, length=5)
     await slow.send(b"slo")
-    await until(lambda: len(served.store._writers) == 2)
+    await until(lambda: len(served.writers) == 2)
     await fast.send(b"fast!")
     assert await fast.status() == 200
     await slow.send(b"w!")
     assert await slow.status() == 412
     assert await served.content() == b"fast!"
-    await until(lambda: not served.store._writers)
+    await until(lambda: not served.writers)
     assert len(files_below(served.root)) == 2
 
 
@@ -256,9 +256,9 @@ async def test_a_cut_connection_leaves_no_part(served: Served, length: int | Non
     before = files_below(served.root)
     connection = await served.connect(await served.sign(address, 1, length), length=3_000_000)
     await connection.send(bytes(2_999_999))
-    await until(lambda: len(served.store._writers) == 1)
+    await until(lambda: len(served.writers) == 1)
     await connection.close()
-    await until(lambda: not served.store._writers)
+    await until(lambda: not served.writers)
     assert await served.store.list_parts(address) == []
     assert files_below(served.root) == before
 
@@ -266,9 +266,9 @@ async def test_a_cut_connection_leaves_no_part(served: Served, length: int | Non
 async def test_a_cut_connection_leaves_no_object(served: Served) -> None:
     connection = await served.connect(await served.sign_put("up/a", 3_000_000), length=3_000_000)
     await connection.send(bytes(2_999_999))
-    await until(lambda: len(served.store._writers) == 1)
+    await until(lambda: len(served.writers) == 1)
     await connection.close()
-    await until(lambda: not served.store._writers)
+    await until(lambda: not served.writers)
     assert await served.store.head(Address("files", "up/a")) is None
     assert files_below(served.root) == set()
 

@@ -11,7 +11,8 @@ import pytest
 from uploadcore.errors import NoSuchMultipartError
 from uploadcore.ports import ObjectHeaders
 from uploadcore_filesystem import IncompleteBodyError, PartGrant, PutGrant, SealedError, SupersededError
-from uploadcore_filesystem.multipart import Multipart, MultipartFolder, MultipartInfo
+from uploadcore_filesystem.multipart import Multipart
+from uploadcore_filesystem.multipart_folder import MultipartFolder, MultipartInfo
 from uploadcore_filesystem.objects import ObjectFolder
 from uploadcore_filesystem.writing import ObjectWriter, PartWriter
 
