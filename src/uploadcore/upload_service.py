@@ -278,7 +278,7 @@ class UploadService:
         numbers = list(part_numbers)
         if not 1 <= len(numbers) <= MAX_SIGN or len(set(numbers)) != len(numbers):
             raise InvalidRequestError(f"ask for 1 to {MAX_SIGN} different part numbers", upload_id=upload.id)
-        parts = [upload.plan.part(number) for number in numbers]
+        parts = upload.plan.parts(numbers)
         if lengths:
             parts = [self._with_length(upload, part, lengths) for part in parts]
         for checksum in checksums.values():
