@@ -9,8 +9,7 @@ from __future__ import annotations
 import ssl
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -28,13 +27,14 @@ from uploadcore.states import PartInput, PartState, UploadState
 from uploadcore.upload import Strategy
 from uploadcore_client.answers import Meaning, meaning_of
 from uploadcore_client.api import Session
-from uploadcore_client.checksums import crc64nvme, to_checksum
+from uploadcore_client.checksums import to_checksum
 from uploadcore_client.connection import Answer, Connection, Timeouts
-from uploadcore_client.errors import FileChangedError, FileUnreadableError, UnexpectedAnswerError
+from uploadcore_client.errors import UnexpectedAnswerError
 from uploadcore_client.journal import Journal
 from uploadcore_client.parts import PartTable
 from uploadcore_client.progress import Meter, ProgressCallback
 from uploadcore_client.retry import TransientError
+from uploadcore_client.rounds import PartBody, Round
 from uploadcore_client.signing import SignedUrls, batch_size
 from uploadcore_client.source import SourceFile
 from uploadcore_client.wire import File, Upload
@@ -67,75 +67,6 @@ class Wiring:
     parallel: int = 4
     timeouts: Timeouts = field(default_factory=Timeouts)
     tls: ssl.SSLContext | None = None
-
-
-class _Round:
-    """The parts still to be dealt with in one round, and how it ended."""
-
-    def __init__(self, part_numbers: Iterable[int]) -> None:
-        self._queue = deque(part_numbers)
-        self._lock = threading.Lock()
-        self.is_over = threading.Event()
-        self.is_cut = False
-        self.error: BaseException | None = None
-        self.threads: list[threading.Thread] = []
-
-    def take(self) -> int | None:
-        """The next part; `None` when there is none, or there is no sense in sending more."""
-        with self._lock:
-            return self._queue.popleft() if self._queue else None
-
-    def stop(self, error: BaseException | None = None) -> None:
-        """Begin no more parts. A changed file stops those in flight too: nothing of it is of use."""
-        with self._lock:
-            self._queue.clear()
-            self.error = self.error or error
-            self.is_cut = self.is_cut or isinstance(error, FileChangedError)
-
-    def leave(self) -> None:
-        """A thread is done; the last one ends the round."""
-        with self._lock:
-            self.threads.remove(threading.current_thread())
-            if not self.threads:
-                self.is_over.set()
-
-
-class _Body:
-    """One reading of one part: views of one buffer, read at their offset, hashed, and handed on while nothing has been copied."""
-
-    def __init__(self, source: SourceFile, part: Part, view: memoryview, transfer: Transfer, stage: _Round) -> None:
-        self._source = source
-        self._part = part
-        self._view = view
-        self._transfer = transfer
-        self._round = stage
-        self.crc = 0
-        self.sent = 0
-
-    def __iter__(self) -> Iterator[memoryview]:
-        meter, number = self._transfer.meter, self._part.part_number
-        for piece in self.pieces():
-            yield piece
-            self.sent += len(piece)
-            meter.moves(number, len(piece))
-
-    def pieces(self) -> Iterator[memoryview]:
-        """What the part holds, without counting it as sent."""
-        length, done = self._part.length or 0, 0
-        while done < length:
-            self._transfer.session.cancellation.check()
-            if self._round.is_cut:
-                raise FileChangedError(self._source.path, "changed")
-            try:
-                read = self._source.read_into(self._view[: length - done], self._part.offset + done)
-            except OSError as exc:
-                raise FileUnreadableError(self._source.path, f"can't be read: {exc.strerror or exc}") from exc
-            if read == 0:
-                raise FileChangedError(self._source.path, "became shorter")
-            piece = self._view[:read]
-            self.crc = crc64nvme(piece, self.crc)
-            done += read
-            yield piece
 
 
 class Transfer:
@@ -271,9 +202,19 @@ class Transfer:
         if theirs != to_checksum(self._table.crc(self._read)):
             raise ChecksumMismatchError("the file at the store is not the one that was sent", file_id=file.id)
 
+    def _body(self, number: int, view: memoryview, stage: Round) -> PartBody:
+        return PartBody(
+            self._source,
+            self._table.part(number),
+            view,
+            meter=self.meter,
+            stage=stage,
+            cancellation=self.session.cancellation,
+        )
+
     def _read(self, number: int) -> int:
         """The CRC64NVME of a part, from the file."""
-        body = _Body(self._source, self._table.part(number), memoryview(bytearray(BUFFER_SIZE)), self, _Round(()))
+        body = self._body(number, memoryview(bytearray(BUFFER_SIZE)), Round(()))
         for _ in body.pieces():
             pass
         return body.crc
@@ -320,7 +261,7 @@ class Transfer:
 
     def _send(self, part_numbers: list[int], report: ProgressCallback) -> None:
         """Send these parts. When this returns or raises, none of them is in flight, unless the transfer was cut."""
-        stage = _Round(part_numbers)
+        stage = Round(part_numbers)
         self.urls.plan(number for number in part_numbers if number not in self._unread)
         threads = [
             threading.Thread(target=self._work, args=(stage,), name=f"uploadcore-part-{index}", daemon=True)
@@ -343,7 +284,7 @@ class Transfer:
         if stage.error is not None:
             raise stage.error
 
-    def _watch(self, stage: _Round, report: ProgressCallback) -> None:
+    def _watch(self, stage: Round, report: ProgressCallback) -> None:
         """Report until the round is over. In the thread that called: a callback needs no locks, and Ctrl-C arrives here."""
         synced_at = time.monotonic()
         while not stage.is_over.wait(REPORT_INTERVAL):
@@ -353,7 +294,7 @@ class Transfer:
                 self._journal.sync()
                 synced_at = time.monotonic()
 
-    def _work(self, stage: _Round) -> None:
+    def _work(self, stage: Round) -> None:
         """One sending thread: its own buffer, its own connection, part after part."""
         connection = Connection(self.session.cancellation, self._wiring.timeouts, self._wiring.tls)
         try:
@@ -369,9 +310,9 @@ class Transfer:
             connection.close()
             stage.leave()
 
-    def _read_back(self, number: int, view: memoryview, stage: _Round) -> None:
+    def _read_back(self, number: int, view: memoryview, stage: Round) -> None:
         """The store has this part, and nobody knows its CRC any more: read it from the file, and compare where the store tells one."""
-        body = _Body(self._source, self._table.part(number), view, self, stage)
+        body = self._body(number, view, stage)
         for _ in body.pieces():
             pass
         listed = self._unread[number]
@@ -381,7 +322,7 @@ class Transfer:
         self._table.verify(number, body.crc)
         self._unread.pop(number)
 
-    def _send_part(self, number: int, view: memoryview, connection: Connection, stage: _Round) -> None:
+    def _send_part(self, number: int, view: memoryview, connection: Connection, stage: Round) -> None:
         part = self._table.part(number)
         tries = signings = 0
 
@@ -393,7 +334,7 @@ class Transfer:
                 self._table.move(number, PartInput.SIGNED)
             self._table.move(number, PartInput.SENT)
             self.meter.starts(number, part.length or 0, first_try=tries == 1)
-            body = _Body(self._source, part, view, self, stage)
+            body = self._body(number, view, stage)
             try:
                 answer = connection.put(signed.url, _headers(signed.headers, part), body)
             except BaseException:
@@ -413,7 +354,7 @@ class Transfer:
 
         self.session.retrying(attempt)
 
-    def _stored(self, number: int, body: _Body, answer: Answer) -> None:
+    def _stored(self, number: int, body: PartBody, answer: Answer) -> None:
         """The store says it has the part. Believe it if the bytes it has are those we read from a file that did not change."""
         length = self._table.length(number)
         confirmed = answer.headers.get("x-amz-checksum-crc64nvme")
@@ -429,7 +370,7 @@ class Transfer:
         self.meter.stored(number, length)
         self.urls.drop(number)
 
-    def _stands_already(self, number: int, view: memoryview, stage: _Round) -> None:
+    def _stands_already(self, number: int, view: memoryview, stage: Round) -> None:
         """A single PUT found an object in its place: an earlier try of ours whose answer was lost. Completing tells whether it is."""
         self._table.move(number, PartInput.STORED)
         self.meter.stored(number, self._table.length(number))
