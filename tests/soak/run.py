@@ -1,6 +1,6 @@
 """`make soak`: every figure at full scale, one line each. Ends non-zero if one does not hold.
 
-python tests/soak/run.py --seed 1 [big_file|kills|races|fuzz|model …]
+python tests/soak/run.py --seed 1 [big_file|parts|kills|races|fuzz|model …]
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ def _lines(name: str, seed: int) -> list[str]:
     module = importlib.import_module(f"tests.soak.{name}")
     runs: dict[str, Callable[[], list[str]]] = {
         "big_file": module.run,
+        "parts": module.run,
         "kills": lambda: module.run(seed=seed),
         "races": module.run,
         "fuzz": lambda: module.run(seed=seed),
@@ -28,7 +29,7 @@ def _lines(name: str, seed: int) -> list[str]:
     return runs[name]()
 
 
-NAMES = ("big_file", "kills", "races", "fuzz", "model")
+NAMES = ("big_file", "parts", "kills", "races", "fuzz", "model")
 
 
 def main() -> int:
