@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from sybil import Example, Sybil
 from sybil.parsers.doctest import DocTestParser
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 
-from tests.soak.service import Service, running
+from tests.soak.service import Service
 
 DEFAULT_URL = "http://127.0.0.1:8484"
 
@@ -26,15 +26,24 @@ def example_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def example_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """The service that the bash examples talk to."""
-    with running(tmp_path_factory.mktemp("service")) as service:
-        yield service
+def example_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Service]]:
+    """Gives the service that the bash examples talk to; started for the first of them."""
+    started: list[Service] = []
+
+    def service() -> Service:
+        if not started:
+            started.append(Service(tmp_path_factory.mktemp("service")))
+            started[0].start()
+        return started[0]
+
+    yield service
+    for one in started:
+        one.kill()
 
 
 def run_bash(example: Example) -> None:
     """Run a block as a reader would, with the port of our own service for the default one."""
-    service: Service = example.document.namespace["example_service"]
+    service: Service = example.document.namespace["example_service"]()
     environment = {**service.environment, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     script = str(example.parsed).replace(DEFAULT_URL, service.url)
     ran = subprocess.run(
