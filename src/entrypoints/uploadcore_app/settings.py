@@ -19,6 +19,8 @@ from uploadcore_app.errors import ConfigurationError
 __all__ = ["NO_CACHE", "Settings", "is_loopback", "load_settings", "misspelled"]
 
 PREFIX = "UPLOADCORE_"
+CLIENT_VARIABLES = frozenset({"UPLOADCORE_URL", "UPLOADCORE_TOKEN", "UPLOADCORE_STATE_DIR"})
+"""What the client's commands read: no settings of the service, and no misspelled ones either."""
 NO_CACHE = "none"
 MIN_HS256_KEY = 32
 """Bytes. Source: RFC 7518, section 3.2: a key of at least the hash's size."""
@@ -222,13 +224,13 @@ def _complaints(error: ValidationError) -> Iterable[str]:
 def misspelled(environ: Mapping[str, str]) -> dict[str, str]:
     """Variables that are no setting but look like one, and the setting each is like. They are ignored otherwise.
 
-    >>> misspelled({"UPLOADCORE_STORGE": "…", "UPLOADCORE_URL": "…", "HOME": "/"})
+    >>> misspelled({"UPLOADCORE_STORGE": "…", "UPLOADCORE_STATE_DIR": "…", "HOME": "/"})
     {'UPLOADCORE_STORGE': 'UPLOADCORE_STORAGE'}
     """
     known = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
     found = {}
     for name in environ:
-        if name.upper().startswith(PREFIX) and name.upper() not in known:
+        if name.upper().startswith(PREFIX) and name.upper() not in known and name not in CLIENT_VARIABLES:
             close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.85)
             if close:
                 found[name] = close[0]
