@@ -37,7 +37,7 @@ S = UploadState
 CLOSED = TERMINAL_STATES | {S.ABORTING}
 UNAVAILABLE = (StoreUnavailableError, DatabaseUnavailableError)
 OLD = timedelta(seconds=7)
-"""What signing goes by may be a copy up to 5 s old, filled by a read that took up to 2 s (DESIGN 5 and rule 11)."""
+"""What signing goes by may be a copy up to 5 s old, filled by a read that took up to 2 s (docs/concepts.md, rule 11)."""
 
 
 class Answers:

@@ -93,7 +93,7 @@ class Reference:
         self._idempotency_at: dict[tuple[str, str], tuple[str, datetime]] = {}
 
     def broken(self, rule: int, what: str) -> None:
-        """Note a violation of DESIGN section 8."""
+        """Note a violated rule of docs/concepts.md."""
         self.violations.append(f"rule {rule}: {what}")
 
     # --- the store ------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""`/v1/uploads` and `/v1/files` over HTTP: the answers of DESIGN section 7."""
+"""`/v1/uploads` and `/v1/files` over HTTP: the answers that docs/http.md promises."""
 
 from __future__ import annotations
 
