@@ -338,9 +338,14 @@ async def test_a_body_of_single_bytes_is_taken(served: Served) -> None:
     assert await served.content() == bytes(n % 256 for n in range(1000))
 
 
-async def test_no_query_string_is_logged(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_query_string_is_logged(
+    served: Served, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     caplog.set_level(logging.DEBUG, logger="uploadcore")
-    caplog.set_level(logging.DEBUG, logger="uvicorn")
+    for name in ("uvicorn", "uvicorn.access"):  # as they are in a process that has not configured our service's logging
+        caplog.set_level(logging.DEBUG, logger=name)
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
+        monkeypatch.setattr(logging.getLogger(name), "disabled", False)
     address = await served.begin()
     signed = await served.sign(address, 1, 1)
     await served.send(signed, b"1")
