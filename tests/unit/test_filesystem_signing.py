@@ -232,3 +232,20 @@ def test_a_secret_is_made_once_for_all_processes(tmp_path: Path) -> None:
         secrets = pool.map(made_once, [tmp_path / "signing.key"] * 16, chunksize=1)
     assert len(set(secrets)) == 1
     assert (tmp_path / "signing.key").stat().st_mode & 0o777 == 0o600
+
+
+@given(
+    secret=st.binary(min_size=16, max_size=130),
+    part=st.builds(Part, st.integers(1, 10_000), st.integers(0, 2**45), st.none() | st.integers(0, 2**33)),
+    checksum=st.none() | st.just(CHECKSUM),
+)
+def test_a_signature_is_the_hmac_of_method_path_query_and_signed_headers(
+    secret: bytes, part: Part, checksum: Checksum | None
+) -> None:
+    signed = sign_part(UrlSigner(URL, secret, ManualClock()), part, checksum)
+
+    split = urlsplit(signed.url)
+    query, _, signature = split.query.rpartition("&signature=")
+    lines = "".join(f"{name}:{value}\n" for name, value in signed.headers.items())
+    message = f"PUT\n{split.path.removeprefix('/base/data')}\n{query}\n{lines}"
+    assert signature == hmac.new(secret, message.encode(), "sha256").hexdigest()
