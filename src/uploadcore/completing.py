@@ -105,9 +105,7 @@ class Completing:
                 await asyncio.wait({task, sleeper}, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 sleeper.cancel()
-            if not task.done():
-                return upload
-            if task.cancelled():
+            if not task.done() or task.cancelled():
                 return upload
             with suppress(VersionConflictError):
                 return task.result()

@@ -24,7 +24,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tests.bench.server import free_port, process
+from tests.bench.server import process
+from tests.soak.service import free_port
 
 SIZE = 2 * 1024**3
 PART = 16 * 1024 * 1024

@@ -19,7 +19,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from tests.bench.server import free_port, process, uvicorn
+from tests.bench.server import process, uvicorn
+from tests.soak.service import free_port
 
 SIZE = 1024**3
 PART = 64 * 1024 * 1024

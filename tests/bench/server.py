@@ -6,15 +6,10 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+from tests.soak.service import wait_until
 
 
 @contextmanager
@@ -25,26 +20,22 @@ def process(command: list[str], port: int, *, core: int | None, env: Mapping[str
     if core is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(running.pid, {core})
     try:
-        wait_for(port, running)
+        wait_until(lambda: listens(port, running), 30, f"nobody listens on port {port}")
         yield
     finally:
         running.terminate()
         running.wait(timeout=30)
 
 
-def wait_for(port: int, running: subprocess.Popen[bytes]) -> None:
-    """Until somebody listens on the port."""
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        if running.poll() is not None:
-            raise RuntimeError(f"the server ended with {running.returncode}")
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise RuntimeError(f"nobody listens on port {port}")
+def listens(port: int, running: subprocess.Popen[bytes]) -> bool:
+    """Whether the server takes connections. Raises if it has ended."""
+    if running.poll() is not None:
+        raise RuntimeError(f"the server ended with {running.returncode}")
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def uvicorn(app: str, port: int) -> list[str]:

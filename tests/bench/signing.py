@@ -20,7 +20,8 @@ from pathlib import Path
 import jwt
 
 from tests.bench.load import post, rate
-from tests.bench.server import free_port, process, uvicorn
+from tests.bench.server import process, uvicorn
+from tests.soak.service import free_port
 
 TURNS = 5
 SECONDS = 2.0
