@@ -271,6 +271,9 @@ class WatchedCache(MemoryCache):
     async def get(self, key: str) -> bytes | None:
         return None if self._deaf else await super().get(key)
 
-    async def set_if_newer(self, key: str, value: bytes, version: int, *, ttl: timedelta) -> bool:
+    async def set_if_newer(self, key: str, value: bytes, version: int, *, ttl: timedelta) -> bool | None:
         self._reference.kept(value.decode())
-        return False if self._deaf else await super().set_if_newer(key, value, version, ttl=ttl)
+        return None if self._deaf else await super().set_if_newer(key, value, version, ttl=ttl)
+
+    async def delete(self, key: str, version: int) -> bool | None:
+        return None if self._deaf else await super().delete(key, version)

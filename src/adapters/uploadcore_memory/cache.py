@@ -57,8 +57,8 @@ class MemoryCache:
         self._entries.move_to_end(key)
         return entry.value if entry.value_until > self._clock.monotonic() else None
 
-    async def set_if_newer(self, key: str, value: bytes, version: int, *, ttl: timedelta) -> bool:
-        """Store unless a newer version, or its tombstone, was stored before."""
+    async def set_if_newer(self, key: str, value: bytes, version: int, *, ttl: timedelta) -> bool | None:
+        """Store unless a newer version, or its tombstone, was stored before. Never `None`: it always answers."""
         now = self._clock.monotonic()
         entry = self._living(key, now)
         if entry is not None and (version < entry.newest or version <= entry.deleted_up_to):
@@ -68,7 +68,7 @@ class MemoryCache:
         self._keep(key, _Entry(value, version, deleted_up_to, until, until + MARKER_LIFE))
         return True
 
-    async def delete(self, key: str, version: int) -> bool:
+    async def delete(self, key: str, version: int) -> bool | None:
         """Drop the value and leave a tombstone."""
         now = self._clock.monotonic()
         entry = self._living(key, now)

@@ -253,11 +253,11 @@ class BrokenCache:
     async def get(self, key: str) -> bytes | None:
         return None
 
-    async def set_if_newer(self, key: str, value: bytes, version: int, *, ttl: timedelta) -> bool:
-        return False
+    async def set_if_newer(self, key: str, value: bytes, version: int, *, ttl: timedelta) -> None:
+        return None
 
-    async def delete(self, key: str, version: int) -> bool:
-        return False
+    async def delete(self, key: str, version: int) -> None:
+        return None
 
 
 async def test_rule_14_no_url_and_no_secret_is_cached(cached: Rig) -> None:
