@@ -1,0 +1,399 @@
+r"""Pre-signed URLs by Signature Version 4, in the query: the hot path of a service that hands out thousands of them.
+
+What is signed, and in which form, is Amazon's: "Authenticating Requests: Using Query Parameters (AWS Signature Version 4)" in the Amazon S3
+API reference. The payload is never hashed (`UNSIGNED-PAYLOAD`): a URL is signed before there is one.
+
+An SDK begins anew for each URL. A batch of parts shares all but a number and a few header values, and SHA-256 can be copied in the middle:
+
+    PUT\n/media/key\nX-Amz-Algorithm=…&…&X-Amz-SignedHeaders=content-length%3Bhost&partNumber= │ 7&uploadId=…\ncontent-length:…\nhost:…\n…
+    AWS4-HMAC-SHA256\n20130524T000000Z\n20130524/us-east-1/s3/aws4_request\n                   │ hash of the above
+
+The canonical query is sorted, and `partNumber` comes after every `X-Amz-…` parameter, which is the long half of it. So what stands left of the
+bar is hashed once a batch; the signing key, derived and set up within its HMAC, once for all URLs of a day.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from operator import itemgetter
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import quote, urlsplit
+
+from uploadcore.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from _hashlib import HASH
+
+__all__ = ["MAX_EXPIRES_IN", "Credentials", "QuerySigner"]
+
+MAX_EXPIRES_IN = timedelta(days=7)
+"""604,800 s: "The minimum value you can set is 1, and the maximum is 604800" (`X-Amz-Expires` in the S3 API reference)."""
+
+_ALGORITHM = "AWS4-HMAC-SHA256"
+_PAYLOAD = "UNSIGNED-PAYLOAD"
+_BLOCK_SIZE = 64
+"""Bytes: SHA-256's block, to which HMAC fits its key (RFC 2104, section 2)."""
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+_NONE: Mapping[str, str] = {}
+
+_ENDPOINT = re.compile(
+    r"""https?://
+    (?: \[[0-9A-Fa-f:.]+\] | [A-Za-z0-9._-]+ ) (?: :[0-9]{1,5} )?  # the authority; no user: it would be in every URL
+    (?: / (?: [A-Za-z0-9._~!$&'()*+,;=:@/-] | %[0-9A-Fa-f]{2} )* )?""",
+    re.ASCII | re.VERBOSE,
+)
+_BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}", re.ASCII)
+"""What any store takes: 255 characters and underscores are Amazon's oldest buckets."""
+_SCOPE_WORD = re.compile(r"[\x21-\x2e\x30-\x7e]+", re.ASCII)
+"""Printable, and no slash: that is what a scope's words are joined by."""
+_METHOD = re.compile(r"[A-Za-z]+", re.ASCII)
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
+"""A token (RFC 9110, section 5.6.2)."""
+_UNSIGNABLE = frozenset(
+    {
+        "baggage",
+        "connection",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "traceparent",
+        "tracestate",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "user-agent",
+        "x-amzn-trace-id",
+    }
+)
+"""Headers that change on their way, and one that is always signed."""
+_RESERVED = frozenset(
+    {
+        "X-Amz-Algorithm",
+        "X-Amz-Credential",
+        "X-Amz-Date",
+        "X-Amz-Expires",
+        "X-Amz-Security-Token",
+        "X-Amz-Signature",
+        "X-Amz-SignedHeaders",
+    }
+)
+"""The signature's own query parameters."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Credentials:
+    """What signs. `expires_at` is when the store stops honouring them, None for those that last; `repr` hides all but that."""
+
+    access_key: str
+    secret_key: str
+    session_token: str | None = None
+    expires_at: datetime | None = None
+
+    def __repr__(self) -> str:
+        """Show no key and no token."""
+        return f"Credentials(…, expires_at={self.expires_at and self.expires_at.isoformat()})"
+
+
+class QuerySigner:
+    """Signs URLs of the objects of one bucket. Holds the key it last derived; may be used by any number of threads.
+
+    Args:
+        endpoint: Where clients reach the store: `http(s)://host[:port][/prefix]`.
+        bucket: Its name.
+        region: As the store checks it.
+        addressing: `path`: the bucket is the path's first segment. `virtual`: it is the host's first label.
+        service: As the store checks it.
+
+    Raises:
+        ValueError: One of these can't be signed for.
+
+    >>> signer = QuerySigner("https://s3.amazonaws.com", bucket="examplebucket", region="us-east-1", addressing="virtual")
+    >>> example = Credentials("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
+    >>> day = datetime(2013, 5, 24, tzinfo=UTC)
+    >>> url = signer.presign(example, "GET", "test.txt", now=day, expires_in=timedelta(days=1))
+    >>> url.rpartition("=")[2]
+    'aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404'
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        bucket: str,
+        region: str,
+        addressing: Literal["path", "virtual"] = "path",
+        service: str = "s3",
+    ) -> None:
+        if not _BUCKET.fullmatch(bucket) or bucket in {".", ".."}:
+            raise ValueError(f"{bucket!r} is no name of a bucket")
+        for word in (region, service):
+            if not _SCOPE_WORD.fullmatch(word):
+                raise ValueError(f"{word!r} is no name of a region or service")
+        origin, self._host, path = _endpoint(endpoint)
+        if addressing == "virtual":
+            scheme, _, authority = origin.partition("://")
+            if not re.search(r"[A-Za-z]", self._host.partition(":")[0]):
+                raise ValueError(f"{endpoint!r} has an address for a host: a bucket can't be its first label")
+            origin, self._host = f"{scheme}://{bucket}.{authority}", f"{bucket.lower()}.{self._host}"
+        else:
+            path = f"{path}/{bucket}"
+        self._origin, self._path = origin, path
+        self._scope = f"{region}/{service}/aws4_request"
+        self._region, self._service = region, service
+        self._derived: tuple[Credentials, str, _Hmac] | None = None
+
+    def presign(
+        self,
+        credentials: Credentials,
+        method: str,
+        key: str,
+        *,
+        query: Mapping[str, str] = _NONE,
+        headers: Mapping[str, str] = _NONE,
+        now: datetime,
+        expires_in: timedelta,
+    ) -> str:
+        """A URL for one request.
+
+        Args:
+            credentials: Whose request it is.
+            method: Of the request.
+            key: Of the object, as it is: not encoded.
+            query: Further parameters, as they are.
+            headers: What the client must send exactly so, `host` besides.
+            now: From when on it is good.
+            expires_in: For how long, in whole seconds, rounded down; 1 s to 7 days.
+
+        Raises:
+            ValueError: The time, the key, the method or a name can't be signed.
+            InvalidRequestError: A header's value can't be sent.
+        """
+        if not _METHOD.fullmatch(method):
+            raise ValueError(f"{method!r} is no method")
+        if not _RESERVED.isdisjoint(query):
+            raise ValueError("a parameter of the signature is no parameter of the request")
+        grant = self._grant(credentials, now, expires_in)
+        path = self._encoded_path(key)
+        given = [(_encoded(name), _encoded(value)) for name, value in query.items()]
+        lines = {name.lower(): _canonical_value(name, headers[name]) for name in _checked_names(headers)}
+        lines["host"] = self._host
+        names = sorted(lines)
+        parameters = grant.parameters(names)
+        request = "\n".join(
+            (
+                method.upper(),
+                path,
+                _joined(sorted(given + parameters)),
+                *(f"{name}:{lines[name]}" for name in names),
+                "",
+                ";".join(names),
+                _PAYLOAD,
+            )
+        )
+        signature = grant.hmac.signed(sha256(request.encode()).hexdigest())
+        return f"{self._origin}{path}?{_joined(given + parameters)}&X-Amz-Signature={signature}"
+
+    def presign_parts(
+        self,
+        credentials: Credentials,
+        key: str,
+        storage_upload_id: str,
+        parts: Sequence[tuple[int, Mapping[str, str]]],
+        *,
+        now: datetime,
+        expires_in: timedelta,
+    ) -> list[str]:
+        """A URL to PUT each part, in order.
+
+        Args:
+            credentials: Whose request it is.
+            key: Of the object, as it is: not encoded.
+            storage_upload_id: Of the multipart upload.
+            parts: Each part's number and the headers its PUT must carry exactly so, `host` besides. Parts with the same headers are
+                fastest where they share *one* mapping.
+            now: From when on they are good.
+            expires_in: For how long, in whole seconds, rounded down; 1 s to 7 days.
+
+        Raises:
+            ValueError: The time, the key, the id or a header's name can't be signed.
+            InvalidRequestError: A header's value can't be sent.
+        """
+        if not storage_upload_id:
+            raise ValueError("a part belongs to a multipart upload")
+        grant = self._grant(credentials, now, expires_in)
+        path = self._encoded_path(key)
+        upload_id = _encoded(storage_upload_id)
+        start = f"{self._origin}{path}?uploadId={upload_id}&partNumber="
+        inner, outer = grant.hmac.inner.copy, grant.hmac.outer.copy
+        kinds: dict[tuple[str, ...], _PartKind] = {}
+        last: Mapping[str, str] | None = None
+        signed: list[str] = []
+        # Hot: a thousand of these to a call, and nothing but their three hashes should be felt. Hence names outside the loop, one
+        # concatenation for each string, and no call that could be spared.
+        for number, headers in parts:
+            if headers is not last:
+                last, names = headers, tuple(headers)
+                kind = kinds.get(names)
+                if kind is None:
+                    kind = kinds[names] = _PartKind(names, self._host, path, upload_id, grant)
+                begun, middle, tail = kind.begun.copy, kind.middle, kind.tail(headers)
+            digits = str(number)
+            request = begun()
+            request.update(digits.encode() + tail)
+            message = inner()
+            message.update(request.hexdigest().encode())
+            signature = outer()
+            signature.update(message.digest())
+            signed.append(f"{start}{digits}{middle}{signature.hexdigest()}")
+        return signed
+
+    def _grant(self, credentials: Credentials, now: datetime, expires_in: timedelta) -> _Grant:
+        seconds = expires_in // timedelta(seconds=1)
+        if not 1 <= seconds <= MAX_EXPIRES_IN // timedelta(seconds=1):
+            raise ValueError(f"a URL lives between 1 s and 7 days, not {expires_in}")
+        if now.tzinfo is None:
+            raise ValueError("a time without a zone is no time to sign")
+        instant = now.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
+        scope = f"{instant[:8]}/{self._scope}"
+        keyed = self._keyed(credentials, instant[:8])
+        return _Grant(
+            keyed.continued(f"{_ALGORITHM}\n{instant}\n{scope}\n".encode()),
+            [
+                ("X-Amz-Algorithm", _ALGORITHM),
+                ("X-Amz-Credential", _encoded(f"{credentials.access_key}/{scope}")),
+                ("X-Amz-Date", instant),
+                ("X-Amz-Expires", str(seconds)),
+            ],
+            None if credentials.session_token is None else _encoded(credentials.session_token),
+        )
+
+    def _keyed(self, credentials: Credentials, day: str) -> _Hmac:
+        """HMAC with the signing key, which is good for a day and derived once for it."""
+        derived = self._derived
+        if derived is None or derived[0] != credentials or derived[1] != day:
+            key = f"AWS4{credentials.secret_key}".encode()
+            for word in (day, self._region, self._service, "aws4_request"):
+                key = hmac.digest(key, word.encode(), "sha256")
+            derived = self._derived = (credentials, day, _Hmac.with_key(key))
+        return derived[2]
+
+    def _encoded_path(self, key: str) -> str:
+        if not key:
+            raise ValueError("an object has a key")
+        return f"{self._path}/{quote(key, safe='/~')}"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Hmac:
+    """HMAC's two hashes with the key in them already (RFC 2104, section 4): copying both costs a third of keying anew."""
+
+    inner: HASH
+    outer: HASH
+
+    @classmethod
+    def with_key(cls, key: bytes) -> _Hmac:
+        """`key`: a block's bytes or less."""
+        padded = key.ljust(_BLOCK_SIZE, b"\0")
+        return cls(sha256(bytes(byte ^ 0x36 for byte in padded)), sha256(bytes(byte ^ 0x5C for byte in padded)))
+
+    def continued(self, message: bytes) -> _Hmac:
+        """Another one, that has taken in `message`."""
+        inner = self.inner.copy()
+        inner.update(message)
+        return _Hmac(inner, self.outer)
+
+    def signed(self, rest: str) -> str:
+        """The HMAC, in hexadecimal, of what it has taken in and of `rest`; it stays as it is."""
+        outer = self.outer.copy()
+        outer.update(self.continued(rest.encode()).inner.digest())
+        return outer.hexdigest()
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Grant:
+    """What credentials, instant and lifetime decide; the same for every URL of a batch."""
+
+    hmac: _Hmac
+    """Has taken in the string to sign up to the request's hash."""
+    common: list[tuple[str, str]]
+    session_token: str | None
+
+    def parameters(self, names: Iterable[str]) -> list[tuple[str, str]]:
+        """The signature's query parameters, encoded, in the order botocore writes them; `names` are those of all signed headers, sorted."""
+        parameters = [*self.common, ("X-Amz-SignedHeaders", _encoded(";".join(names)))]
+        if self.session_token is not None:
+            parameters.append(("X-Amz-Security-Token", self.session_token))
+        return parameters
+
+
+class _PartKind:
+    """What parts share whose signed headers have the same names.
+
+    Attributes:
+        begun: Hash of the canonical request up to the part number.
+        middle: The URL from behind the part number up to the signature.
+    """
+
+    __slots__ = ("_fields", "_template", "_values", "begun", "middle")
+
+    def __init__(self, given: tuple[str, ...], host: str, path: str, upload_id: str, grant: _Grant) -> None:
+        self._fields = sorted(_checked_names(given), key=str.lower)
+        self._values = itemgetter(*self._fields) if given else lambda _: ()
+        names = sorted(["host", *(name.lower() for name in given)])
+        parameters = grant.parameters(names)
+        self.begun = sha256(f"PUT\n{path}\n{_joined(sorted(parameters))}&partNumber=".encode())
+        self.middle = f"&{_joined(parameters)}&X-Amz-Signature="
+        lines = "".join(f"{name}:{host if name == 'host' else '%s'}\n" for name in names)
+        self._template = f"&uploadId={upload_id.replace('%', '%%')}\n{lines}\n{';'.join(names)}\n{_PAYLOAD}"
+
+    def tail(self, headers: Mapping[str, str]) -> bytes:
+        """The canonical request from behind the part number on."""
+        text = "".join(headers.values())
+        if text.isascii() and text.isprintable() and " " not in text:
+            return (self._template % self._values(headers)).encode()
+        return (self._template % tuple(_canonical_value(name, headers[name]) for name in self._fields)).encode()
+
+
+def _endpoint(endpoint: str) -> tuple[str, str, str]:
+    """Scheme and authority as written, the `host` header a client sends for them, and the path without its trailing slash."""
+    if not _ENDPOINT.fullmatch(endpoint):
+        raise ValueError("an endpoint is http(s)://host[:port][/prefix], without user, query or fragment")
+    parts = urlsplit(endpoint)
+    host = parts.netloc.lower().removesuffix(_DEFAULT_PORTS[parts.scheme])
+    return f"{parts.scheme}://{parts.netloc}", host, parts.path.rstrip("/")
+
+
+def _checked_names(names: Iterable[str]) -> list[str]:
+    checked = list(names)
+    lowered = {name.lower() for name in checked}
+    if (
+        not all(map(_HEADER_NAME.fullmatch, checked))
+        or len(lowered) != len(checked)
+        or not _UNSIGNABLE.isdisjoint(lowered)
+    ):
+        raise ValueError(f"these headers can't be signed together: {', '.join(map(repr, checked))}")
+    return checked
+
+
+def _canonical_value(name: str, value: str) -> str:
+    """Without white space around it, and with single spaces within (*Trimall* in the S3 API reference)."""
+    if not (value.isascii() and value.isprintable()):
+        raise InvalidRequestError(f"the value of {name} can't be sent: a header is made of printable ASCII characters")
+    return " ".join(value.split())
+
+
+def _encoded(text: str) -> str:
+    """All but RFC 3986's unreserved characters percent-encoded, in UTF-8."""
+    return quote(text, safe="")
+
+
+def _joined(pairs: Iterable[tuple[str, str]]) -> str:
+    return "&".join([f"{name}={value}" for name, value in pairs])
