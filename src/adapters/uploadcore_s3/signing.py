@@ -47,6 +47,7 @@ _ENDPOINT = re.compile(
     (?: / (?: [A-Za-z0-9._~!$&'()*+,;=:@/-] | %[0-9A-Fa-f]{2} )* )?""",
     re.ASCII | re.VERBOSE,
 )
+_IP_ADDRESS = re.compile(r"\[|[0-9.]+(?::|$)", re.ASCII)
 _BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}", re.ASCII)
 """What any store takes: 255 characters and underscores are Amazon's oldest buckets."""
 _SCOPE_WORD = re.compile(r"[\x21-\x2e\x30-\x7e]+", re.ASCII)
@@ -70,10 +71,11 @@ _UNSIGNABLE = frozenset(
         "transfer-encoding",
         "upgrade",
         "user-agent",
+        "x-amz-content-sha256",
         "x-amzn-trace-id",
     }
 )
-"""Headers that change on their way, and one that is always signed."""
+"""Headers that change on their way; the host, which is always signed; and the payload's hash, which never is."""
 _RESERVED = frozenset(
     {
         "X-Amz-Algorithm",
@@ -140,7 +142,7 @@ class QuerySigner:
         origin, self._host, path = _endpoint(endpoint)
         if addressing == "virtual":
             scheme, _, authority = origin.partition("://")
-            if not re.search(r"[A-Za-z]", self._host.partition(":")[0]):
+            if _IP_ADDRESS.match(self._host):
                 raise ValueError(f"{endpoint!r} has an address for a host: a bucket can't be its first label")
             origin, self._host = f"{scheme}://{bucket}.{authority}", f"{bucket.lower()}.{self._host}"
         else:
