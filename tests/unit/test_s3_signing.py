@@ -396,10 +396,14 @@ def test_a_method_is_a_word(method: str) -> None:
         SIGNER.presign(CREDENTIALS, method, "k", now=NOW, expires_in=HOUR)
 
 
-def test_a_key_and_an_upload_id_are_not_empty() -> None:
-    with pytest.raises(ValueError, match="has a key"):
-        SIGNER.presign(CREDENTIALS, "GET", "", now=NOW, expires_in=HOUR)
-    with pytest.raises(ValueError, match="has a key"):
+def test_the_empty_key_is_the_bucket_itself() -> None:
+    url = SIGNER.presign(CREDENTIALS, "GET", "", query={"uploads": ""}, now=NOW, expires_in=HOUR)
+    bare = "https://store.example.com/media/"
+    assert url == reference(CREDENTIALS, "GET", bare, {"uploads": ""}, {}, region="eu-central-1", now=NOW, seconds=3_600)
+
+
+def test_a_parts_key_and_upload_id_are_not_empty() -> None:
+    with pytest.raises(ValueError, match="to a key"):
         SIGNER.presign_parts(CREDENTIALS, "", "u", [], now=NOW, expires_in=HOUR)
     with pytest.raises(ValueError, match="multipart upload"):
         SIGNER.presign_parts(CREDENTIALS, "k", "", [], now=NOW, expires_in=HOUR)

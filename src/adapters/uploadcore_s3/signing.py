@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -168,14 +168,14 @@ class QuerySigner:
         Args:
             credentials: Whose request it is.
             method: Of the request.
-            key: Of the object, as it is: not encoded.
+            key: Of the object, as it is: not encoded. Empty: the bucket itself.
             query: Further parameters, as they are.
             headers: What the client must send exactly so, `host` besides.
             now: From when on it is good.
             expires_in: For how long, in whole seconds, rounded down; 1 s to 7 days.
 
         Raises:
-            ValueError: The time, the key, the method or a name can't be signed.
+            ValueError: The time, the method or a name can't be signed.
             InvalidRequestError: A header's value can't be sent.
         """
         if not _METHOD.fullmatch(method):
@@ -228,25 +228,32 @@ class QuerySigner:
             ValueError: The time, the key, the id or a header's name can't be signed.
             InvalidRequestError: A header's value can't be sent.
         """
-        if not storage_upload_id:
-            raise ValueError("a part belongs to a multipart upload")
+        if not storage_upload_id or not key:
+            raise ValueError("a part belongs to a multipart upload, and that to a key")
         grant = self._grant(credentials, now, expires_in)
         path = self._encoded_path(key)
         upload_id = _encoded(storage_upload_id)
         start = f"{self._origin}{path}?uploadId={upload_id}&partNumber="
         inner, outer = grant.hmac.inner.copy, grant.hmac.outer.copy
         kinds: dict[tuple[str, ...], _PartKind] = {}
+        names: tuple[str, ...] | None = None
+        values: object = None
         last: Mapping[str, str] | None = None
         signed: list[str] = []
-        # Hot: a thousand of these to a call, and nothing but their three hashes should be felt. Hence names outside the loop, one
-        # concatenation for each string, and no call that could be spared.
+        # Hot: a thousand of these to a call, and nothing but their three hashes should be felt. Hence methods looked up outside the loop,
+        # one concatenation for each string, and three questions in turn, the cheapest first, whether anything is new about the headers.
         for number, headers in parts:
             if headers is not last:
-                last, names = headers, tuple(headers)
-                kind = kinds.get(names)
-                if kind is None:
-                    kind = kinds[names] = _PartKind(names, self._host, path, upload_id, grant)
-                begun, middle, tail = kind.begun.copy, kind.middle, kind.tail(headers)
+                last, latest = headers, tuple(headers)
+                if latest != names:
+                    names, values = latest, None
+                    kind = kinds.get(latest)
+                    if kind is None:
+                        kind = kinds[latest] = _PartKind(latest, self._host, path, upload_id, grant)
+                    begun, middle, valued, tail_with = kind.begun.copy, kind.middle, kind.valued, kind.tail
+                given = valued(headers)
+                if given != values:
+                    values, tail = given, tail_with(given)
             digits = str(number)
             request = begun()
             request.update(digits.encode() + tail)
@@ -288,8 +295,6 @@ class QuerySigner:
         return derived[2]
 
     def _encoded_path(self, key: str) -> str:
-        if not key:
-            raise ValueError("an object has a key")
         return f"{self._path}/{quote(key, safe='/~')}"
 
 
@@ -342,13 +347,15 @@ class _PartKind:
     Attributes:
         begun: Hash of the canonical request up to the part number.
         middle: The URL from behind the part number up to the signature.
+        valued: Picks the values out of the headers, in canonical order: one string, or a tuple of any other number.
     """
 
-    __slots__ = ("_fields", "_template", "_values", "begun", "middle")
+    __slots__ = ("_names", "_template", "begun", "middle", "valued")
 
     def __init__(self, given: tuple[str, ...], host: str, path: str, upload_id: str, grant: _Grant) -> None:
-        self._fields = sorted(_checked_names(given), key=str.lower)
-        self._values = itemgetter(*self._fields) if given else lambda _: ()
+        self._names = sorted(_checked_names(given), key=str.lower)
+        self.valued: Callable[[Mapping[str, str]], str | tuple[str, ...]]
+        self.valued = itemgetter(*self._names) if given else lambda _: ()
         names = sorted(["host", *(name.lower() for name in given)])
         parameters = grant.parameters(names)
         self.begun = sha256(f"PUT\n{path}\n{_joined(sorted(parameters))}&partNumber=".encode())
@@ -356,12 +363,13 @@ class _PartKind:
         lines = "".join(f"{name}:{host if name == 'host' else '%s'}\n" for name in names)
         self._template = f"&uploadId={upload_id.replace('%', '%%')}\n{lines}\n{';'.join(names)}\n{_PAYLOAD}"
 
-    def tail(self, headers: Mapping[str, str]) -> bytes:
-        """The canonical request from behind the part number on."""
-        text = "".join(headers.values())
-        if text.isascii() and text.isprintable() and " " not in text:
-            return (self._template % self._values(headers)).encode()
-        return (self._template % tuple(_canonical_value(name, headers[name]) for name in self._fields)).encode()
+    def tail(self, values: str | tuple[str, ...]) -> bytes:
+        """The canonical request from behind the part number on, with what `valued` picked."""
+        text = "".join(values)
+        if not (text.isascii() and text.isprintable()) or " " in text:
+            several = (values,) if isinstance(values, str) else values
+            values = tuple(map(_canonical_value, self._names, several))
+        return (self._template % values).encode()
 
 
 def _endpoint(endpoint: str) -> tuple[str, str, str]:
