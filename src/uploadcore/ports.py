@@ -62,6 +62,9 @@ class StoreCapabilities:
         repeatable_complete: Completing twice with the same parts answers success twice.
         concurrent_complete: Two completions at once do no harm; without it a second call waits ten minutes.
         late_parts_refused: A part URL used after completion changes no byte of the object.
+        forgets_completed: `list_parts` of a completed upload finds none. Without it the parts may go on being listed, whatever
+            stands under the key: a listing is then no evidence that an upload is still open.
+        get_signs_head: A URL signed for GET answers HEAD as well.
         list_by_prefix: `list_multiparts` finds uploads by any prefix, not by the whole key only.
         object_checksums: Checksums of whole objects it computes and tells in `head`.
         part_checksums: Checksums it verifies when a signed part carries one.
@@ -71,6 +74,8 @@ class StoreCapabilities:
     repeatable_complete: bool = False
     concurrent_complete: bool = False
     late_parts_refused: bool = False
+    forgets_completed: bool = False
+    get_signs_head: bool = False
     list_by_prefix: bool = False
     object_checksums: frozenset[ChecksumAlgorithm] = frozenset()
     part_checksums: frozenset[ChecksumAlgorithm] = frozenset()
@@ -168,7 +173,7 @@ class ObjectStore(Protocol):
         """All parts of a multipart upload, in order of number, each only once it is durable. Any page size is the adapter's matter.
 
         Raises:
-            NoSuchMultipartError: The store knows no such multipart upload (any more).
+            NoSuchMultipartError: The store knows no such multipart upload; with `capabilities.forgets_completed`, any more.
         """
 
     async def complete_multipart(
@@ -203,7 +208,10 @@ class ObjectStore(Protocol):
     async def presign_get(
         self, address: Address, *, filename: str, content_type: str, expires_in: timedelta
     ) -> SignedRequest:
-        """Sign a GET (and HEAD) of an object, answered as an attachment with that name and type. No call to the store."""
+        """Sign a GET (with `capabilities.get_signs_head`, and HEAD) of an object, answered as an attachment with that name and type.
+
+        No call to the store.
+        """
 
 
 # --- database -----------------------------------------------------------------------------------------------------
@@ -492,7 +500,9 @@ class AdapterContext:
     Attributes:
         data_dir: Folder for what the embedded defaults keep, their signing secret included.
         public_url: Where clients reach this service, without a trailing slash.
+        part_size_min: Smallest part the store is to take, in bytes, where it takes smaller ones than it says by itself.
     """
 
     data_dir: Path
     public_url: str
+    part_size_min: int | None = None

@@ -31,6 +31,8 @@ MEMORY_CAPABILITIES = StoreCapabilities(
     repeatable_complete=True,
     concurrent_complete=True,
     late_parts_refused=True,
+    forgets_completed=True,
+    get_signs_head=True,
     list_by_prefix=True,
     object_checksums=frozenset({ChecksumAlgorithm.CRC64NVME}),
     part_checksums=frozenset(ChecksumAlgorithm),
@@ -80,8 +82,9 @@ class MemoryObjectStore:
         bucket: Name of the one bucket.
         limits: What it can hold.
         capabilities: What it can do. What is left out is really missing: without `repeatable_complete` a second completion finds no
-            such upload; without `late_parts_refused` a late part changes the object; without `list_by_prefix` only a whole key is
-            found. Without `concurrent_complete` nothing is different here.
+            such upload; without `late_parts_refused` a late part changes the object; without `forgets_completed` its parts go on being
+            listed while it stands; without `list_by_prefix` only a whole key is found. Without `concurrent_complete` nothing is
+            different here.
         clock: Decides when URLs expire and when uploads were initiated.
     """
 
@@ -130,8 +133,8 @@ class MemoryObjectStore:
     async def get(self, signed: SignedRequest, *, method: str = "GET") -> StoreResponse:
         """Redeem a signed GET (or, with `method`, a HEAD of the same)."""
         await asyncio.sleep(0)
-        # A signature for GET is good for HEAD as well, as the port asks.
-        grant = self._signer.redeem("GET" if method == "HEAD" else method, signed.url, {}, now=self._clock.now())
+        signed_method = "GET" if method == "HEAD" and self._capabilities.get_signs_head else method
+        grant = self._signer.redeem(signed_method, signed.url, {}, now=self._clock.now())
         if isinstance(grant, StoreResponse):
             return grant
         stored = self._objects.get(grant.key)
@@ -225,7 +228,10 @@ class MemoryObjectStore:
     async def list_parts(self, address: Address) -> list[StoredPart]:
         """All parts of a multipart upload, in order of number."""
         await asyncio.sleep(0)
-        upload = self._in_progress(address)
+        upload = self._multiparts.get(address.storage_upload_id or "")
+        is_listed = upload is not None and upload.assembled is not None and address.key in self._objects
+        if upload is None or self._capabilities.forgets_completed or upload.key != address.key or not is_listed:
+            upload = self._in_progress(address)
         told = ChecksumAlgorithm.CRC64NVME in self._capabilities.object_checksums
         return [
             StoredPart(number, len(part.body), part.etag, part.checksum if told else None)

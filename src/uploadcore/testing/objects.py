@@ -84,11 +84,12 @@ class ObjectStoreContract(MultipartContract, SignedUrlContract):
         assert "set-cookie" not in answer.headers
         assert "\n" not in answer.headers["content-disposition"]
 
-    async def test_a_get_url_is_good_for_head(self, store: ObjectStore, http: SignedHttp) -> None:
+    async def test_a_get_url_is_good_for_head_where_that_is_declared(self, store: ObjectStore, http: SignedHttp) -> None:
         await self.put_object(store, http, "up/a", NINE)
         signed = await self.sign_get(store, "up/a")
         answer = await http.request("HEAD", signed.url, signed.headers, b"")
-        assert (answer.status, answer.body, answer.headers["content-length"]) == (200, b"", "9")
+        if store.capabilities.get_signs_head:
+            assert (answer.status, answer.body, answer.headers["content-length"]) == (200, b"", "9")
 
     async def test_close_is_idempotent(self, store: ObjectStore) -> None:
         await store.close()
