@@ -6,12 +6,12 @@ from uploadcore.config import UploadConfig
 from uploadcore.core import UploadCore
 from uploadcore.errors import UploadCoreError
 from uploadcore.events import Event, EventType
-from uploadcore.file import Checksum, ChecksumAlgorithm, FileStatus, FileView, VerifiedBy
+from uploadcore.file import Checksum, ChecksumAlgorithm, FileStatus, FileView, VerifiedBy, Visibility
 from uploadcore.plan import PartLedger, PartPlan, StoredPart, StoreLimits
 from uploadcore.ports import AdapterContext, Admission, SignedRequest, UploadRequest
 from uploadcore.states import PartState, UploadState
 from uploadcore.upload import Strategy
-from uploadcore.views import Completion, SignedPart, SweepReport, UploadPage, UploadParts, UploadView
+from uploadcore.views import Completion, FilePage, SignedPart, SweepReport, UploadPage, UploadParts, UploadView
 
 __all__ = [
     "AdapterContext",
@@ -22,6 +22,7 @@ __all__ = [
     "Completion",
     "Event",
     "EventType",
+    "FilePage",
     "FileStatus",
     "FileView",
     "PartLedger",
@@ -43,4 +44,5 @@ __all__ = [
     "UploadState",
     "UploadView",
     "VerifiedBy",
+    "Visibility",
 ]

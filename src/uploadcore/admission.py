@@ -13,7 +13,7 @@ from uploadcore.errors import ContentTypeNotAllowedError, InvalidRequestError, T
 from uploadcore.file import Checksum
 from uploadcore.ports import Admission, UploadRequest
 
-__all__ = ["NewUpload", "StaticPolicy", "admit", "check_text"]
+__all__ = ["NewUpload", "StaticPolicy", "admit", "check_metadata", "check_text"]
 
 MAX_SIGN = 1_000
 """Parts signed in one call, as many as one page of ListParts shows (S3 API, MaxParts)."""
@@ -26,6 +26,7 @@ MAX_METADATA_BYTES = 2_048
 _CONTENT_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}(;[ -~]{1,200})?")
 """Source: RFC 6838, section 4.2 (names of up to 127 of these characters), with optional parameters."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL_IN_LINES = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +57,7 @@ class NewUpload:
         check_text("title", self.title, MAX_TEXT, empty=True)
         if self.fingerprint is not None:
             check_text("fingerprint", self.fingerprint, MAX_FINGERPRINT)
-        for key, value in self.metadata.items():
-            check_text("a metadata key", key, MAX_METADATA_BYTES)
-            check_text(f"metadata[{key!r}]", value, MAX_METADATA_BYTES, empty=True)
-        if sum(len(key.encode()) + len(value.encode()) for key, value in self.metadata.items()) > MAX_METADATA_BYTES:
-            raise InvalidRequestError(f"metadata is at most {MAX_METADATA_BYTES} bytes in all, keys included")
+        check_metadata(self.metadata)
 
     def digest(self) -> str:
         """Hash of the whole request, to tell a retry from another request under the same idempotency key."""
@@ -104,7 +101,20 @@ def admit(request: UploadRequest, limits: Admission) -> int:
     return request.size
 
 
-def check_text(name: str, value: str, limit: int, *, empty: bool = False) -> None:
+def check_metadata(metadata: Mapping[str, str]) -> None:
+    """Refuse metadata that can't be kept.
+
+    Raises:
+        InvalidRequestError: A key or value can't be used, or they are more than 2 KB in all.
+    """
+    for key, value in metadata.items():
+        check_text("a metadata key", key, MAX_METADATA_BYTES)
+        check_text(f"metadata[{key!r}]", value, MAX_METADATA_BYTES, empty=True)
+    if sum(len(key.encode()) + len(value.encode()) for key, value in metadata.items()) > MAX_METADATA_BYTES:
+        raise InvalidRequestError(f"metadata is at most {MAX_METADATA_BYTES} bytes in all, keys included")
+
+
+def check_text(name: str, value: str, limit: int, *, empty: bool = False, lines: bool = False) -> None:
     """Refuse text that is empty, too long, or can't be kept everywhere.
 
     Args:
@@ -112,13 +122,14 @@ def check_text(name: str, value: str, limit: int, *, empty: bool = False) -> Non
         value: The text.
         limit: Bytes of UTF-8.
         empty: Whether it may be.
+        lines: Whether it may have line ends and tabs.
 
     Raises:
         InvalidRequestError: It can't be used.
     """
     if not value and not empty:
         raise InvalidRequestError(f"{name} is empty")
-    if _CONTROL.search(value):
+    if (_CONTROL_IN_LINES if lines else _CONTROL).search(value):
         raise InvalidRequestError(f"{name} has a control character")
     try:
         length = len(value.encode())

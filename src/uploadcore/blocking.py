@@ -10,18 +10,18 @@ import asyncio
 import atexit
 import os
 import threading
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from uploadcore.config import UploadConfig
 from uploadcore.core import UploadCore
-from uploadcore.file import Checksum, FileView
+from uploadcore.file import Checksum, FileStatus, FileView, Visibility
 from uploadcore.file_service import FileService
 from uploadcore.ports import Cache, Clock, Database, EventPublisher, IdFactory, ObjectStore, SignedRequest, UploadPolicy
 from uploadcore.states import UploadState
 from uploadcore.upload_service import NO_CHECKSUMS, NO_LENGTHS, NO_METADATA, UploadService
-from uploadcore.views import Completion, SignedPart, SweepReport, UploadPage, UploadParts, UploadView
+from uploadcore.views import Completion, FilePage, SignedPart, SweepReport, UploadPage, UploadParts, UploadView
 
 __all__ = ["BlockingFileService", "BlockingUploadCore", "BlockingUploadService"]
 
@@ -178,17 +178,57 @@ class BlockingFileService:
         """Wrap a service."""
         self._service = service
 
-    def get(self, file_id: str, *, owner: str) -> FileView:
+    def get(self, file_id: str, *, owner: str | None) -> FileView:
         """See `FileService.get`."""
         return _thread.run(self._service.get(file_id, owner=owner))
 
-    def content(self, file_id: str, *, owner: str) -> SignedRequest:
+    def find(
+        self,
+        *,
+        owner: str,
+        status: FileStatus | None = None,
+        label: str | None = None,
+        cursor: str | None = None,
+        limit: int = 100,
+    ) -> FilePage:
+        """See `FileService.find`."""
+        return _thread.run(self._service.find(owner=owner, status=status, label=label, cursor=cursor, limit=limit))
+
+    def content(self, file_id: str, *, owner: str | None) -> SignedRequest:
         """See `FileService.content`."""
         return _thread.run(self._service.content(file_id, owner=owner))
 
-    def delete(self, file_id: str, *, owner: str) -> FileView:
+    def update(
+        self,
+        file_id: str,
+        *,
+        owner: str,
+        if_version: int | None = None,
+        name: str | None = None,
+        title: str | None = None,
+        description: str | None = None,
+        labels: Sequence[str] | None = None,
+        visibility: Visibility | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> FileView:
+        """See `FileService.update`."""
+        return _thread.run(
+            self._service.update(
+                file_id,
+                owner=owner,
+                if_version=if_version,
+                name=name,
+                title=title,
+                description=description,
+                labels=labels,
+                visibility=visibility,
+                metadata=metadata,
+            )
+        )
+
+    def delete(self, file_id: str, *, owner: str, if_version: int | None = None) -> FileView:
         """See `FileService.delete`."""
-        return _thread.run(self._service.delete(file_id, owner=owner))
+        return _thread.run(self._service.delete(file_id, owner=owner, if_version=if_version))
 
 
 class BlockingUploadCore:

@@ -138,12 +138,12 @@ class PartsMissingError(UploadCoreError):
 
 
 class FileNotReadyError(UploadCoreError):
-    """The file has no content to read yet, or any more; `status` says which."""
+    """The file has no content yet, or none any more, and takes no changes then; `status` says which."""
 
     code = "file_not_ready"
 
-    def __init__(self, *, file_id: str, status: str) -> None:
-        super().__init__(f"file {file_id!r} is {status}: it has no content to read", file_id=file_id)
+    def __init__(self, *, file_id: str, status: str, but: str = "it has no content to read") -> None:
+        super().__init__(f"file {file_id!r} is {status}: {but}", file_id=file_id)
         self.status = status
 
 

@@ -11,9 +11,10 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import ClassVar
 
+from uploadcore.address import Address
 from uploadcore.errors import FileNotReadyError, InvalidRequestError
 
-__all__ = ["Checksum", "ChecksumAlgorithm", "File", "FileStatus", "FileView", "VerifiedBy"]
+__all__ = ["Checksum", "ChecksumAlgorithm", "File", "FileStatus", "FileView", "VerifiedBy", "Visibility"]
 
 
 class ChecksumAlgorithm(StrEnum):
@@ -88,6 +89,17 @@ class FileStatus(StrEnum):
     DELETED = "deleted"
 
 
+class Visibility(StrEnum):
+    """Who may read a file, besides its owner. Others see it while it is available only, and in no listing."""
+
+    PRIVATE = "private"
+    """Nobody."""
+    UNLISTED = "unlisted"
+    """Any authenticated caller who knows its id."""
+    PUBLIC = "public"
+    """Anybody, without a token."""
+
+
 @dataclass(frozen=True, slots=True)
 class File:
     """One file. Immutable: each verb returns the next one, for the database to save if the version still stands.
@@ -97,8 +109,10 @@ class File:
         owner: The principal it belongs to.
         name: The filename given; never part of a storage key.
         upload_id: The upload that made the current content (or is to make the first).
+        address: Where that content lies (or is to lie). Of its own: it outlives the upload.
         size: Bytes; `None` until known.
-        version: Counts the changes saved; 1 when its first content is available.
+        manifest_url: Where a player begins, once there is something to play.
+        version: Counts the changes saved, from 0. Two copies of one version are the same.
         lease_until: While `deleting`: who deletes has the right to until then (database's clock).
     """
 
@@ -107,7 +121,9 @@ class File:
     name: str
     upload_id: str
     content_type: str
+    address: Address = field(repr=False)
     status: FileStatus = FileStatus.UPLOADING
+    visibility: Visibility = Visibility.PRIVATE
     size: int | None = None
     checksum: Checksum | None = None
     verified_by: VerifiedBy | None = None
@@ -123,14 +139,34 @@ class File:
 
     LIVE: ClassVar[frozenset[FileStatus]] = frozenset({FileStatus.UPLOADING, FileStatus.AVAILABLE})
 
+    def is_visible_to(self, caller: str | None) -> bool:
+        """Whether a caller may see it: its owner always, others only what is available, and as its visibility says.
+
+        Args:
+            caller: The principal that asks; `None` for one who has not said who they are.
+        """
+        if caller is not None and caller == self.owner:
+            return True
+        if self.status is not FileStatus.AVAILABLE:
+            return False
+        return self.visibility is Visibility.PUBLIC or (caller is not None and self.visibility is Visibility.UNLISTED)
+
     def becomes_available(
-        self, *, upload_id: str, size: int, content_type: str, checksum: Checksum | None, verified_by: VerifiedBy | None
+        self,
+        *,
+        upload_id: str,
+        address: Address,
+        size: int,
+        content_type: str,
+        checksum: Checksum | None,
+        verified_by: VerifiedBy | None,
     ) -> File:
         """The file with the content that `upload_id` brought."""
         return replace(
             self,
             status=FileStatus.AVAILABLE,
             upload_id=upload_id,
+            address=replace(address, storage_upload_id=None),
             size=size,
             content_type=content_type,
             checksum=checksum,
@@ -158,11 +194,12 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class FileView:
-    """What an owner sees of a file. Carries no storage address."""
+    """What is shown of a file. Carries no storage address."""
 
     id: str
     name: str
     status: FileStatus
+    visibility: Visibility
     content_type: str
     size: int | None
     checksum: Checksum | None
@@ -185,6 +222,7 @@ class FileView:
             id=file.id,
             name=file.name,
             status=file.status,
+            visibility=file.visibility,
             content_type=file.content_type,
             size=file.size,
             checksum=file.checksum,

@@ -127,6 +127,7 @@ class Initiation:
                     name=asked.filename,
                     upload_id=upload.id,
                     content_type=asked.content_type,
+                    address=upload.address,
                     title=asked.title,
                     metadata=asked.metadata,
                 )

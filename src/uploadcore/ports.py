@@ -14,11 +14,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
+from uploadcore.address import Address
 from uploadcore.events import Event
-from uploadcore.file import Checksum, ChecksumAlgorithm, File
+from uploadcore.file import Checksum, ChecksumAlgorithm, File, FileStatus
 from uploadcore.plan import Part, StoredPart, StoreLimits
 from uploadcore.states import UploadState
-from uploadcore.upload import Address, Transition, Upload
+from uploadcore.upload import Transition, Upload
 
 __all__ = [
     "AdapterContext",
@@ -274,6 +275,25 @@ class FileRecords(Protocol):
 
         Raises:
             VersionConflictError: The version does not stand, or the lease has not passed. Nothing changed.
+        """
+
+    async def find(
+        self,
+        *,
+        owner: str,
+        status: FileStatus | None,
+        label: str | None,
+        before: tuple[datetime, str] | None,
+        limit: int,
+    ) -> list[File]:
+        """An owner's files, newest first (by `created_at`, then `id`), strictly after the cursor `before`.
+
+        Args:
+            owner: Whose.
+            status: Only those in this status; `None`: all but the deleted ones.
+            label: Only those that have exactly this label.
+            before: `created_at` and `id` of the last one on the page before.
+            limit: How many at most.
         """
 
     async def due(self, limit: int) -> list[File]:

@@ -89,6 +89,15 @@ class UploadSteps:
         await self.cached.remember(saved, as_of=began)
         return saved
 
+    async def save_file(self, file: File, *, lease: timedelta | None = None, lease_passed: bool = False) -> File:
+        """Save one file, alone in its transaction.
+
+        Raises:
+            VersionConflictError: Somebody else was faster, or holds its lease.
+        """
+        async with self.database.transaction() as tx:
+            return await tx.files.save(file, lease=lease, lease_passed=lease_passed)
+
     async def listed(self, upload: Upload) -> list[StoredPart]:
         """The store's parts; of a single PUT, the object is the one part.
 
@@ -261,6 +270,7 @@ class UploadSteps:
                 await tx.files.save(
                     file.becomes_available(
                         upload_id=upload.id,
+                        address=upload.address,
                         size=found.size,
                         content_type=upload.content_type,
                         checksum=checksum,

@@ -133,8 +133,7 @@ class Sweeper:
             await self._steps.save(upload.recheck(None if is_done else self._config.sweep_interval))
 
     async def _delete(self, file: File) -> None:
-        async with self._database.transaction() as tx:
-            taken = await tx.files.save(file, lease=self._config.lease, lease_passed=True)
+        taken = await self._steps.save_file(file, lease=self._config.lease, lease_passed=True)
         await self._steps.delete_content(taken)
 
     # --- orphans --------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
 
+from uploadcore.address import Address
 from uploadcore.events import Event, EventType
 from uploadcore.file import Checksum
 from uploadcore.plan import PartPlan
@@ -60,25 +61,6 @@ class Condition:
     timer: Timer
     passed: bool
     margin: timedelta = timedelta(0)
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Address:
-    """Where the bytes lie. Server-side only: in no view, log or answer, hence without a telling `repr`.
-
-    Attributes:
-        bucket: The store's bucket, or whatever it calls one.
-        key: Unique to one upload, so that whatever lies there can only be this upload's.
-        storage_upload_id: The store's name for the multipart upload; `None` for a single PUT or while there is none yet.
-    """
-
-    bucket: str
-    key: str
-    storage_upload_id: str | None = None
-
-    def __repr__(self) -> str:
-        """Say nothing."""
-        return "Address(…)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,10 @@ the store. Addresses come from the upload's record, never from the caller.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from types import MappingProxyType
 
 from uploadcore.admission import MAX_FINGERPRINT, MAX_IDEMPOTENCY_KEY, MAX_SIGN, NewUpload, check_text
@@ -31,6 +30,7 @@ from uploadcore.errors import (
 )
 from uploadcore.file import Checksum, FileView
 from uploadcore.initiation import Initiation
+from uploadcore.paging import cursor_after, page_start
 from uploadcore.plan import Part, PartLedger
 from uploadcore.ports import (
     Clock,
@@ -39,7 +39,7 @@ from uploadcore.ports import (
     ObjectStore,
     UploadPolicy,
 )
-from uploadcore.records import ID, busy, closed, existing_file, underway
+from uploadcore.records import busy, closed, existing_file, underway
 from uploadcore.states import UploadState
 from uploadcore.steps import UploadSteps, object_headers
 from uploadcore.upload import Reason, Strategy, Upload
@@ -49,7 +49,6 @@ __all__ = ["UploadService"]
 
 ATTEMPTS = 5
 """How often a call starts over because somebody else changed the upload, before it answers `upload_busy`."""
-MAX_PAGE = 1_000
 NO_CHECKSUMS: Mapping[int, Checksum] = MappingProxyType({})
 NO_LENGTHS: Mapping[int, int] = MappingProxyType({})
 NO_METADATA: Mapping[str, str] = MappingProxyType({})
@@ -207,17 +206,15 @@ class UploadService:
         Raises:
             InvalidRequestError: The fingerprint, the cursor or the limit can't be used.
         """
-        if not 1 <= limit <= MAX_PAGE:
-            raise InvalidRequestError(f"limit is 1 to {MAX_PAGE}, not {limit}")
+        before = page_start(cursor, limit)
         if fingerprint is not None:
             check_text("fingerprint", fingerprint, MAX_FINGERPRINT)
-        before = None if cursor is None else _decode_cursor(cursor)
         async with self._database.reader() as tx:
             found = await tx.uploads.find(
                 owner=owner, state=state, fingerprint=fingerprint, before=before, limit=limit + 1
             )
         page = tuple(UploadView.of(upload) for upload in found[:limit])
-        return UploadPage(page, _encode_cursor(page[-1]) if len(found) > limit else None)
+        return UploadPage(page, cursor_after(page[-1].created_at, page[-1].id) if len(found) > limit else None)
 
     async def list_parts(self, upload_id: str, *, owner: str) -> UploadParts:
         """What the store has of an upload, held against its plan. The store is the truth; a client's memory is a hint.
@@ -414,18 +411,3 @@ class UploadService:
         if upload.owner != owner:
             raise UploadNotFoundError(upload_id=upload_id)
         return upload
-
-
-def _encode_cursor(last: UploadView) -> str:
-    return base64.urlsafe_b64encode(f"{last.created_at.isoformat()} {last.id}".encode()).decode()
-
-
-def _decode_cursor(cursor: str) -> tuple[datetime, str]:
-    try:
-        moment, _, upload_id = base64.b64decode(cursor, altchars=b"-_", validate=True).decode().partition(" ")
-        created_at = datetime.fromisoformat(moment).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise InvalidRequestError("the cursor is not one that was given out here") from None
-    if not ID.fullmatch(upload_id):
-        raise InvalidRequestError("the cursor is not one that was given out here")
-    return created_at, upload_id

@@ -12,7 +12,7 @@ from uploadcore.ports import SignedRequest
 from uploadcore.states import UploadState
 from uploadcore.upload import Reason, Strategy, Upload
 
-__all__ = ["Completion", "SignedPart", "SweepReport", "UploadPage", "UploadParts", "UploadView"]
+__all__ = ["Completion", "FilePage", "SignedPart", "SweepReport", "UploadPage", "UploadParts", "UploadView"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,14 @@ class UploadPage:
     """Some of an owner's uploads, newest first. `next` is the cursor of the page after this one; `None` on the last."""
 
     uploads: tuple[UploadView, ...]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FilePage:
+    """Some of an owner's files, newest first. `next` is the cursor of the page after this one; `None` on the last."""
+
+    files: tuple[FileView, ...]
     next: str | None
 
 

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from uploadcore.address import Address
 from uploadcore.errors import FileNotReadyError, InvalidRequestError
-from uploadcore.file import Checksum, ChecksumAlgorithm, FileStatus, FileView, VerifiedBy
+from uploadcore.file import Checksum, ChecksumAlgorithm, FileStatus, FileView, VerifiedBy, Visibility
 from uploadcore.testing import make_file
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -51,12 +52,18 @@ def test_a_file_that_becomes_available_has_the_uploads_content_and_keeps_the_res
     file = make_file("f", title="t", labels=("x",))
     checksum = Checksum(ChecksumAlgorithm.CRC32C, "AAAAAA==")
     available = file.becomes_available(
-        upload_id="u2", size=5, content_type="image/png", checksum=checksum, verified_by=VerifiedBy.STORE
+        upload_id="u2",
+        address=Address("b2", "k2", "multipart"),
+        size=5,
+        content_type="image/png",
+        checksum=checksum,
+        verified_by=VerifiedBy.STORE,
     )
     assert available == replace(
         file,
         status=FileStatus.AVAILABLE,
         upload_id="u2",
+        address=Address("b2", "k2"),
         size=5,
         content_type="image/png",
         checksum=checksum,
@@ -89,7 +96,7 @@ def test_a_view_shows_what_the_file_has_and_neither_owner_nor_upload() -> None:
     view = FileView.of(file)
     for field in fields(FileView):
         assert getattr(view, field.name) == getattr(file, field.name)
-    assert {"owner", "upload_id", "lease_until"}.isdisjoint(field.name for field in fields(FileView))
+    assert {"owner", "upload_id", "address", "lease_until"}.isdisjoint(field.name for field in fields(FileView))
 
 
 @pytest.mark.parametrize("missing", ["created_at", "updated_at"])
@@ -97,6 +104,25 @@ def test_a_file_never_saved_has_no_view(missing: str) -> None:
     times: dict[str, Any] = {"created_at": NOW, "updated_at": NOW} | {missing: None}
     with pytest.raises(ValueError, match="not been saved"):
         FileView.of(make_file("f", **times))
+
+
+@pytest.mark.parametrize("status", FileStatus)
+@pytest.mark.parametrize(
+    ("visibility", "to_a_stranger", "to_somebody_unknown"),
+    [(Visibility.PRIVATE, False, False), (Visibility.UNLISTED, True, False), (Visibility.PUBLIC, True, True)],
+)
+def test_a_file_is_visible_to_its_owner_always_and_to_others_while_it_is_available(
+    status: FileStatus, visibility: Visibility, *, to_a_stranger: bool, to_somebody_unknown: bool
+) -> None:
+    file = make_file("f", owner="u_1", status=status, visibility=visibility)
+    is_available = status is FileStatus.AVAILABLE
+    assert file.is_visible_to("u_1")
+    assert file.is_visible_to("u_2") is (is_available and to_a_stranger)
+    assert file.is_visible_to(None) is (is_available and to_somebody_unknown)
+
+
+def test_where_a_file_lies_is_in_no_repr() -> None:
+    assert "up/secret" not in repr(make_file("f", address=Address("bucket", "up/secret")))
 
 
 def test_a_file_is_immutable() -> None:

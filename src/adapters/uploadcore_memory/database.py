@@ -241,6 +241,25 @@ class _Files:
         self._tables.files[file.id] = saved
         return saved
 
+    async def find(
+        self,
+        *,
+        owner: str,
+        status: FileStatus | None,
+        label: str | None,
+        before: tuple[datetime, str] | None,
+        limit: int,
+    ) -> list[File]:
+        found = [
+            (_created(file), file.id)
+            for file in self._tables.files.values()
+            if file.owner == owner
+            and (file.status is not FileStatus.DELETED if status is None else file.status is status)
+            and (label is None or label in file.labels)
+        ]
+        found.sort(reverse=True)
+        return [self._tables.files[id_] for at, id_ in found if before is None or (at, id_) < before][:limit]
+
     async def due(self, limit: int) -> list[File]:
         now = self._clock.now()
         due = [
@@ -358,6 +377,6 @@ def _watched(upload: Upload) -> Iterator[datetime]:
         yield upload.recheck_at
 
 
-def _created(upload: Upload) -> datetime:
-    assert upload.created_at is not None, "set by add"
-    return upload.created_at
+def _created(record: Upload | File) -> datetime:
+    assert record.created_at is not None, "set by add"
+    return record.created_at

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, CheckConstraint, Column, Computed, Index, Integer, MetaData, Table, Text, text
 
-__all__ = ["METADATA", "events", "files", "idempotency_keys", "installation", "quotas", "uploads"]
+__all__ = ["METADATA", "events", "file_labels", "files", "idempotency_keys", "installation", "quotas", "uploads"]
 
 METADATA = MetaData(
     naming_convention={
@@ -110,12 +110,39 @@ files = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
     Column("lease_until", BigInteger),
+    Column("visibility", Text, server_default=text("'private'"), nullable=False),
+    # Where the content lies, and of which upload that is: revision 0001 knows neither. Where it has changed upload_id since, or has made
+    # the row, the upload tells.
+    Column("bucket", Text),
+    Column("key", Text),
+    Column("address_upload_id", Text),
+    # The labels that file_labels has rows for: a save that changes them sees by this which ones to add and drop.
+    Column("indexed_labels", Text, server_default=text("'[]'"), nullable=False),
     Index(
         "ix_uploadcore_files_lease",
         "lease_until",
         sqlite_where=text("lease_until IS NOT NULL"),
         postgresql_where=text("lease_until IS NOT NULL"),
     ),
+    Index(
+        "ix_uploadcore_files_owner",
+        "owner",
+        "created_at",
+        "id",
+        sqlite_where=text("status <> 'deleted'"),
+        postgresql_where=text("status <> 'deleted'"),
+    ),
+    Index("ix_uploadcore_files_status", "owner", "status", "created_at", "id"),
+)
+
+file_labels = Table(
+    "uploadcore_file_labels",
+    METADATA,
+    # The key is the index that a page of files with a label is read from.
+    Column("owner", Text, primary_key=True),
+    Column("label", Text, primary_key=True),
+    Column("created_at", BigInteger, primary_key=True, autoincrement=False),
+    Column("file_id", Text, primary_key=True),
 )
 
 events = Table(

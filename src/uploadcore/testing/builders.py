@@ -59,7 +59,7 @@ def make_file(
     >>> make_file("a").status
     <FileStatus.UPLOADING: 'uploading'>
     """
-    values: dict[str, Any] = {"content_type": "video/mp4"}
+    values: dict[str, Any] = {"content_type": "video/mp4", "address": Address("bucket", f"up/{upload_id}")}
     return File(id=id or f"file-{next(_numbers):06}", owner=owner, name=name, upload_id=upload_id, **(values | fields))
 
 

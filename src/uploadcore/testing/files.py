@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
+from uploadcore.address import Address
 from uploadcore.errors import VersionConflictError
-from uploadcore.file import Checksum, ChecksumAlgorithm, File, FileStatus, VerifiedBy
+from uploadcore.file import Checksum, ChecksumAlgorithm, File, FileStatus, VerifiedBy, Visibility
 from uploadcore.ports import Database
 from uploadcore.testing.builders import make_file
 from uploadcore.testing.uploads import SENTINELS
@@ -79,6 +81,7 @@ class FileRecordsContract:
         available = replace(
             added.becomes_available(
                 upload_id="upload-2",
+                address=Address("other-bucket", "up/upload-2"),
                 size=53_687_091_200_000,
                 content_type="image/png",
                 checksum=Checksum(ChecksumAlgorithm.CRC64NVME, "rosUhgp5mIg="),
@@ -90,6 +93,7 @@ class FileRecordsContract:
             labels=("x", "y"),
             metadata={"k": "v"},
             manifest_url="https://cdn.example/m.m3u8",
+            visibility=Visibility.UNLISTED,
         )
         saved = await saved_file(database, available)
         assert saved.version == 1
@@ -152,3 +156,103 @@ class FileRecordsContract:
         async with database.reader() as tx:
             assert {file.id for file in await tx.files.due(10)} == {"deleting over", "another"}
             assert len(await tx.files.due(1)) == 1
+
+    # --- finding --------------------------------------------------------------------------------------------------
+
+    async def test_an_owners_files_are_found_newest_first_without_the_deleted_ones(self, database: Database) -> None:
+        for number in range(5):
+            await added_file(database, make_file(f"f{number}"))
+        await added_file(database, make_file("another's", owner="u_2"))
+        gone = await saved_file(database, await added_file(database, make_file("gone", status=FileStatus.DELETED)))
+        found = await found_files(database)
+        assert {file.id for file in found} == {f"f{number}" for number in range(5)}
+        assert found == newest_first(found)
+        assert await found_files(database, status=FileStatus.DELETED) == [gone]
+
+    async def test_files_are_found_by_status(self, database: Database) -> None:
+        for status in FileStatus:
+            for number in range(2):
+                await added_file(database, make_file(f"{status}-{number}", status=status))
+        for status in FileStatus:
+            found = await found_files(database, status=status)
+            assert {file.id for file in found} == {f"{status}-0", f"{status}-1"}
+            assert found == newest_first(found)
+
+    async def test_files_are_found_by_label_as_it_is_spelt(self, database: Database) -> None:
+        await added_file(database, make_file("a", labels=("x", "y")))
+        await added_file(database, make_file("b", labels=("y", "X")))
+        await added_file(database, make_file("c", labels=("xy",)))
+        await added_file(database, make_file("d"))
+        await added_file(database, make_file("e", labels=("x",), owner="u_2"))
+        await added_file(database, make_file("f", labels=("x",), status=FileStatus.DELETED))
+        await added_file(database, make_file("g", labels=("x",), status=FileStatus.AVAILABLE))
+        for label, expected in (("x", "ag"), ("y", "ab"), ("X", "b"), ("xy", "c"), ("%", ""), ("", "")):
+            assert {file.id for file in await found_files(database, label=label)} == set(expected), label
+        assert [file.id for file in await found_files(database, label="x", status=FileStatus.AVAILABLE)] == ["g"]
+        assert [file.id for file in await found_files(database, label="x", status=FileStatus.DELETED)] == ["f"]
+
+    @pytest.mark.parametrize("text", SENTINELS)
+    async def test_any_text_can_be_a_label_to_search_by(self, database: Database, text: str) -> None:
+        file = await added_file(database, make_file("a", labels=(text, "b")))
+        await added_file(database, make_file("b", labels=("b",)))
+        assert await found_files(database, label=text) == [file]
+
+    async def test_a_file_is_found_by_the_labels_it_now_has(self, database: Database) -> None:
+        file = await added_file(database, make_file("a", labels=("x", "y")))
+        for labels in (("y", "z"), ("y", "z"), ("z", "y"), (), ("x",), ("x", "y", "z")):
+            file = await saved_file(database, replace(file, labels=labels))
+            assert file.labels == labels
+            for label in "xyz":
+                assert await found_files(database, label=label) == ([file] if label in labels else [])
+
+    async def test_labels_of_a_save_that_is_rolled_back_or_refused_are_not_found(self, database: Database) -> None:
+        file = await added_file(database, make_file("a", labels=("x",)))
+        with pytest.raises(RuntimeError, match="boom"):
+            async with database.transaction() as tx:
+                await tx.files.save(replace(file, labels=("y",)))
+                raise RuntimeError("boom")
+        file = await saved_file(database, file)
+        with pytest.raises(VersionConflictError):
+            await saved_file(database, replace(file, version=0, labels=("z",)))
+        assert await found_files(database, label="x") == [file]
+        assert await found_files(database, label="y") == []
+        assert await found_files(database, label="z") == []
+
+    @pytest.mark.parametrize("asked", [{}, {"status": FileStatus.UPLOADING}, {"label": "x"}], ids=str)
+    async def test_pages_of_files_follow_one_another_without_gap_or_overlap(
+        self, database: Database, asked: dict[str, Any]
+    ) -> None:
+        async with database.transaction() as tx:  # in one, so that some are made in the same moment
+            for number in range(7):
+                await tx.files.add(make_file(f"f{number}", labels=("x",)))
+        everything = await found_files(database, **asked)
+        assert len(everything) == 7
+        paged: list[File] = []
+        while page := await found_files(database, before=_place(paged[-1]) if paged else None, limit=3, **asked):
+            assert len(page) <= 3
+            paged += page
+        assert paged == everything
+
+
+async def found_files(
+    database: Database,
+    *,
+    owner: str = "u_1",
+    status: FileStatus | None = None,
+    label: str | None = None,
+    before: tuple[datetime, str] | None = None,
+    limit: int = 100,
+) -> list[File]:
+    """The page of files as a reader sees it."""
+    async with database.reader() as tx:
+        return await tx.files.find(owner=owner, status=status, label=label, before=before, limit=limit)
+
+
+def newest_first(files: list[File]) -> list[File]:
+    """The same files in the order a list has."""
+    return sorted(files, key=_place, reverse=True)
+
+
+def _place(file: File) -> tuple[datetime, str]:
+    assert file.created_at is not None
+    return file.created_at, file.id

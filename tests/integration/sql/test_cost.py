@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -50,6 +51,7 @@ async def test_an_upload_costs_a_constant_number_of_write_transactions_and_rows(
         "uploadcore_quotas": 1,  # of the owner
         "uploadcore_uploads": 1,
         "uploadcore_files": 1,
+        "uploadcore_file_labels": 0,
         "uploadcore_events": 1,
         "uploadcore_idempotency_keys": 0,
     }
@@ -92,8 +94,8 @@ async def use_every_statement(database: SqlDatabase) -> None:
     async with database.transaction() as tx:
         upload = await tx.uploads.add(make_upload("a", fingerprint="f"), lifetime=HOUR, lease=HOUR)
         await tx.uploads.save(Transition(upload).setting(Timer.LEASE, HOUR))
-        file = await tx.files.add(make_file("f"))
-        file = await tx.files.save(file, lease=-HOUR)
+        file = await tx.files.add(make_file("f", labels=("x", "y")))
+        file = await tx.files.save(replace(file, labels=("y", "z")), lease=-HOUR)
         await tx.files.save(file, lease=HOUR, lease_passed=True)
         await tx.outbox.add(make_event("e"))
         await tx.outbox.claim(10, lease=HOUR)
@@ -111,6 +113,10 @@ async def use_every_statement(database: SqlDatabase) -> None:
         await tx.uploads.by_keys(["up/a", "up/b"])
         await tx.files.get("f")
         await tx.files.due(10)
+        for status in (None, file.status):
+            for label in (None, "y"):
+                for before in (None, (file.created_at or pytest.fail("not set"), "f")):
+                    await tx.files.find(owner="u_1", status=status, label=label, before=before, limit=10)
         for state in (None, upload.state):
             for fingerprint in (None, "f"):
                 for before in (None, (upload.created_at or pytest.fail("not set"), "a")):
