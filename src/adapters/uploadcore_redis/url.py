@@ -87,14 +87,15 @@ def parse_url(url: str) -> RedisUrl:
     if parts.fragment:
         raise InvalidRequestError(f"{scheme}:// takes nothing after a '#' (in a password, write it as %23)")
     topology, tls = Topology(secure), scheme != secure
-    options = _options(scheme, parts.query, topology, tls=tls)
-    service, db = _path(scheme, unquote(parts.path).strip("/"), topology)
-    credentials, _, hosts = parts.netloc.rpartition("@")
+    credentials, _, where = parts.netloc.rpartition("@")
     username, _, password = credentials.partition(":")
+    hosts = _hosts(scheme, where, topology)
+    service, db = _path(scheme, unquote(parts.path).strip("/"), topology)
+    options = _options(scheme, parts.query, topology, tls=tls)
     return RedisUrl(
         topology=topology,
         tls=tls,
-        hosts=_hosts(scheme, hosts, topology),
+        hosts=hosts,
         service=service,
         db=options.pop("db", db),
         username=unquote(username) or None,
