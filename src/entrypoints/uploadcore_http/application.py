@@ -30,7 +30,7 @@ from uploadcore_http.openapi import ApiDocument
 from uploadcore_http.operations import OPERATION_ROUTES, Health, MetricsAccess
 from uploadcore_http.requests import ApiRequest
 from uploadcore_http.responses import BytesResponse
-from uploadcore_http.shortcut import SigningShortcut
+from uploadcore_http.shortcut import Shortcut
 from uploadcore_http.tokens import JwtAuthenticator
 from uploadcore_http.uploads import UPLOAD_ROUTES
 
@@ -77,7 +77,7 @@ def create_asgi(
     """
     lifecycle, metrics = Lifecycle(is_started=True), Metrics()
     return Edge(
-        SigningShortcut(cast(AsgiApp, _routed(core, lifecycle, metrics, metrics_token)), core),
+        Shortcut(cast(AsgiApp, _routed(core, lifecycle, metrics, metrics_token)), core),
         authenticate=authenticate,
         lifecycle=lifecycle,
         metrics=metrics,
@@ -121,7 +121,7 @@ def create_app(settings: Settings, container: Container | None = None) -> Litest
     metrics_token = None if settings.metrics_token is None else settings.metrics_token.get_secret_value()
     application = _routed(core, lifecycle, metrics, metrics_token, lifespan=[lambda _: opened()])
     edge = Edge(
-        SigningShortcut(cast(AsgiApp, application.asgi_handler), core),
+        Shortcut(cast(AsgiApp, application.asgi_handler), core),
         authenticate=_authenticator(settings),
         lifecycle=lifecycle,
         metrics=metrics,

@@ -36,10 +36,12 @@ UNMATCHED = "unmatched"
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _ID_KEY = "uploadcore_request_id"
-_ALWAYS = [
-    (b"cache-control", b"no-store"),  # answers hold signed URLs
-    (b"x-content-type-options", b"nosniff"),
-]
+_PUBLIC = re.compile(r"/v1/files/[A-Za-z0-9-]{1,64}(?:/content)?")
+"""What may be asked for without a token: the answer then is that of a public file, or that there is none."""
+_READS = frozenset({"GET", "HEAD"})
+_NOSNIFF = (b"x-content-type-options", b"nosniff")
+_NO_STORE = (b"cache-control", b"no-store")
+"""On every answer that does not say otherwise: answers hold signed URLs."""
 _CLOSE = (b"connection", b"close")
 
 
@@ -92,8 +94,15 @@ class Edge:
             self._served = CORSMiddleware(
                 self._serve,
                 allow_origins=tuple(cors_origins),
-                allow_methods=("GET", "HEAD", "POST", "DELETE"),
-                allow_headers=("authorization", "content-type", "idempotency-key", "if-none-match", "x-request-id"),
+                allow_methods=("GET", "HEAD", "POST", "PATCH", "DELETE"),
+                allow_headers=(
+                    "authorization",
+                    "content-type",
+                    "idempotency-key",
+                    "if-match",
+                    "if-none-match",
+                    "x-request-id",
+                ),
                 expose_headers=("etag", "location", "retry-after", "x-request-id"),
                 max_age=7200,
             )
@@ -147,7 +156,7 @@ class Edge:
             self._in_flight -= 1
 
     async def _admit(self, scope: Any) -> None:
-        """Let a request pass to the application; those to `/v1` only with the principal that sent them."""
+        """Let a request pass to the application; those to `/v1` only with the principal that sent them, but for public files."""
         path = scope["path"]
         if "\0" in path or b"%00" in scope["query_string"]:
             raise InvalidRequestError("U+0000 is in the address")
@@ -160,9 +169,10 @@ class Edge:
             raise OverloadedError("too many requests are being served", retry_after=1)
         if scope["method"] != "OPTIONS":
             principal = await self._authenticate(scope)
-            if principal is None:
+            if principal is not None:
+                scope["user"] = principal
+            elif not _may_be_anybody(scope):
                 raise UnauthenticatedError
-            scope["user"] = principal
 
     def _request_id(self, scope: Scope) -> str:
         """The caller's id for this request if it is a plain one, else one of our own."""
@@ -189,7 +199,12 @@ class _Answer:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = [*message["headers"], (b"x-request-id", self._request_id.encode()), *_ALWAYS]
+            headers = [*message["headers"], (b"x-request-id", self._request_id.encode()), _NOSNIFF]
+            for name, _ in message["headers"]:
+                if name == b"cache-control":
+                    break
+            else:
+                headers.append(_NO_STORE)
             if self._closes:
                 headers.append(_CLOSE)
             message["headers"] = headers
@@ -203,6 +218,13 @@ class _Answer:
                 headers.append(_CLOSE)
             message["headers"] = headers
         await self._send(message)
+
+
+def _may_be_anybody(scope: Any) -> bool:
+    """Whether a request by nobody is one for a public file. A token that proves nothing is no such request: who has one wants to be somebody."""
+    if scope["method"] not in _READS or _PUBLIC.fullmatch(scope["path"]) is None:
+        return False
+    return all(name != b"authorization" for name, _ in scope["headers"])
 
 
 def _placed(scope: Scope) -> tuple[str, str]:

@@ -44,6 +44,7 @@ FILE: dict[str, Any] = {
     "title": "Trip",
     "description": "",
     "labels": [],
+    "visibility": "private",
     "metadata": {"camera": "x100"},
     "manifest_url": None,
     "version": 1,

@@ -87,7 +87,7 @@ def _operation(path: str, method: str, operation: Operation, schema_of: Mapping[
     written: dict[str, Any] = {
         "operationId": operation.id if method != "HEAD" else f"{operation.id}Head",
         "summary": operation.summary,
-        "security": [] if operation.is_public else [{"token": []}],
+        "security": _security(operation),
         "responses": dict(_responses(operation, method, schema_of)),
     }
     parameters = [*_path_parameters(path), *(_parameter(parameter) for parameter in operation.parameters)]
@@ -97,6 +97,12 @@ def _operation(path: str, method: str, operation: Operation, schema_of: Mapping[
         content = {"schema": schema_of[operation.body], "examples": {"one": {"value": operation.example}}}
         written["requestBody"] = {"required": operation.body_required, "content": {"application/json": content}}
     return written
+
+
+def _security(operation: Operation) -> list[dict[str, Any]]:
+    if operation.is_public:
+        return []
+    return [{"token": []}, {}] if operation.allows_anybody else [{"token": []}]
 
 
 def _path_parameters(path: str) -> Iterator[dict[str, Any]]:
@@ -128,7 +134,7 @@ def _responses(
     for code in codes:
         by_status.setdefault(STATUS[code], []).append(code)
     for status, answer in operation.answers.items():
-        written = _answer(answer, schema_of)
+        written = _answer(answer, method, schema_of)
         if status in by_status:  # the same status, as an answer and as a problem
             written["content"] = {**written.get("content", {}), **_problem(by_status.pop(status), method)["content"]}
         if status in operation.links and method != "HEAD":
@@ -138,9 +144,9 @@ def _responses(
         yield str(status), _problem(several, method)
 
 
-def _answer(answer: Answer, schema_of: Mapping[type, Any]) -> dict[str, Any]:
+def _answer(answer: Answer, method: str, schema_of: Mapping[type, Any]) -> dict[str, Any]:
     written: dict[str, Any] = {"description": answer.description}
-    if answer.body is not None or answer.media_type != "application/json":
+    if method != "HEAD" and (answer.body is not None or answer.media_type != "application/json"):
         content: dict[str, Any] = {"schema": _schema(answer, schema_of)}
         if answer.example is not None:
             content["examples"] = {"one": {"value": answer.example}}

@@ -44,6 +44,7 @@ class Operation:
         parameters: Of query and headers; those of the path follow from the path.
         example: Of the request body.
         is_public: Whether it needs no principal.
+        allows_anybody: Whether it needs a principal for some things and for others none.
         links: OpenAPI links of the answers, by status.
     """
 
@@ -56,6 +57,7 @@ class Operation:
     parameters: tuple[Parameter, ...] = ()
     example: Any = None
     is_public: bool = False
+    allows_anybody: bool = False
     links: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
 
 

@@ -17,7 +17,7 @@ from uploadcore_http.asgi import Receive
 from uploadcore_http.auth import Principal
 from uploadcore_http.problems import BodyTooLargeError, UnauthenticatedError
 
-__all__ = ["LARGE_BODY", "SMALL_BODY", "ApiRequest", "decode", "read_body", "whole_number"]
+__all__ = ["LARGE_BODY", "MAX_CURSOR", "SMALL_BODY", "ApiRequest", "bounded", "decode", "read_body", "whole_number"]
 
 SMALL_BODY = 64 * 1024
 """Bytes a body may have: an initiate with every field at its limit has about 20 KiB."""
@@ -25,6 +25,8 @@ LARGE_BODY = 2 * 1024 * 1024
 """Bytes for signing and completing: 1,000 parts with checksums and lengths have about 100 KiB."""
 _LINGER = 1024 * 1024
 """Bytes of an oversized body read and dropped, so that a client that sends all before it reads gets its answer."""
+MAX_CURSOR = 512
+"""Characters a cursor may have."""
 _MAX_QUERY_FIELDS = 20
 _ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 """As `IdFactory` promises."""
@@ -34,7 +36,7 @@ T = TypeVar("T")
 
 
 class ApiRequest(Request[Principal, None, State]):
-    """A request to `/v1`, by a known principal."""
+    """A request to `/v1`."""
 
     __slots__ = ()
 
@@ -45,6 +47,12 @@ class ApiRequest(Request[Principal, None, State]):
         if not isinstance(principal, Principal):
             raise UnauthenticatedError
         return principal.owner
+
+    @property
+    def caller(self) -> str | None:
+        """Who asks, where the answer may be for anybody; `None` is somebody without a token."""
+        principal = self.scope.get("user")
+        return principal.owner if isinstance(principal, Principal) else None
 
     @property
     def upload_id(self) -> str:
@@ -152,6 +160,18 @@ def whole_number(values: Mapping[str, str], name: str, default: int, *, least: i
     if not (text.isascii() and text.isdigit() and len(text) <= 19 and least <= int(text) <= most):
         raise InvalidRequestError(f"{name} is a whole number from {least} to {most}")
     return int(text)
+
+
+def bounded(values: Mapping[str, str], name: str, most: int) -> str | None:
+    """A query parameter that is text.
+
+    Raises:
+        InvalidRequestError: It is empty, or has more than `most` characters.
+    """
+    value = values.get(name)
+    if value is not None and not 1 <= len(value) <= most:
+        raise InvalidRequestError(f"{name} has 1 to {most} characters")
+    return value
 
 
 def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:

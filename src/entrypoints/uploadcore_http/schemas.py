@@ -1,21 +1,39 @@
-"""The shapes of `/v1`: what a request may say, and what an answer says. Closed and bounded; `openapi.py` makes JSON Schemas of them.
-
-Bounds stand here, once. Those that need counting (bytes of UTF-8, 2 KB of metadata) are the core's, and answered as `invalid_request` too.
-"""
+"""The shapes of `/v1`: what a request may say, and what an answer says. Closed and bounded; `openapi.py` makes JSON Schemas of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
-from uploadcore.file import Checksum, ChecksumAlgorithm, FileStatus, FileView, VerifiedBy
+from uploadcore.file import Checksum, ChecksumAlgorithm, FileStatus, FileView, VerifiedBy, Visibility
 from uploadcore.plan import StoredPart
 from uploadcore.states import UploadState
 from uploadcore.upload import Strategy
-from uploadcore.views import Completion, SignedPart, UploadPage, UploadParts, UploadView
+from uploadcore.views import Completion, FilePage, SignedPart, UploadPage, UploadParts, UploadView
+from uploadcore_http.fields import (
+    BASE64_4,
+    BASE64_8,
+    BASE64_32,
+    END,
+    MAX_PART_SIZE,
+    MAX_PARTS_A_CALL,
+    Description,
+    FileId,
+    Filename,
+    Fingerprint,
+    Labels,
+    MediaType,
+    Metadata,
+    PartChecksum,
+    PartNumberKey,
+    PartNumbers,
+    PartSize,
+    Size,
+    Title,
+)
 from uploadcore_http.problems import PartRange
 
 __all__ = [
@@ -24,88 +42,24 @@ __all__ = [
     "CompletionBody",
     "FileBody",
     "FileChecksumBody",
+    "FilePageBody",
     "InitiateRequest",
     "PartUrlsRequest",
     "PartsBody",
     "SignedPartBody",
     "SignedPartsBody",
     "StoredPartBody",
+    "UpdateFileRequest",
     "UploadBody",
     "UploadPageBody",
     "completion_body",
     "file_body",
+    "file_page_body",
     "parts_body",
     "signed_parts",
     "upload_body",
     "upload_page_body",
 ]
-
-MAX_INT64 = 2**63 - 1
-"""What every database and every client's integer type can hold."""
-MAX_PART_NUMBER = 10_000
-MAX_PART_SIZE = 5 * 1024**3
-"""Source of both: S3 User Guide, "Amazon S3 multipart upload limits"."""
-MAX_PARTS_A_CALL = 1_000
-"""As many as one page of ListParts shows (S3 API, MaxParts)."""
-
-# Python's `$` also matches before a newline at the end, JSON Schema's (ECMA 262) does not: `(?!\n)` makes them mean the same.
-_END = r"$(?!\n)"
-TEXT = rf"^[^\u0000-\u001f\u007f]*{_END}"
-"""No control characters: U+0000 can't be stored everywhere, and the others have no business in a name."""
-_PART_NUMBER = rf"^([1-9][0-9]{{0,3}}|10000){_END}"
-# Base64 (RFC 4648, section 4) of 4, 8 and 32 bytes; of the last character only the bits that count may be set (section 3.5).
-_4_BYTES = "[A-Za-z0-9+/]{5}[AQgw]=="
-_8_BYTES = "[A-Za-z0-9+/]{10}[AEIMQUYcgkosw048]="
-_32_BYTES = "[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]="
-_MEDIA_TYPE = rf"^[A-Za-z0-9!#$&^_.+-]{{1,127}}/[A-Za-z0-9!#$&^_.+-]{{1,127}}(;[ -~]{{1,200}})?{_END}"
-"""Source: RFC 6838, section 4.2."""
-
-Size = Annotated[int, Meta(ge=0, le=MAX_INT64, description="Bytes.")]
-PartNumber = Annotated[int, Meta(ge=1, le=MAX_PART_NUMBER)]
-PartNumberKey = Annotated[str, Meta(pattern=_PART_NUMBER, description="A part number.")]
-PartSize = Annotated[int, Meta(ge=1, le=MAX_PART_SIZE, description="Bytes per part, within the store's limits.")]
-Filename = Annotated[
-    str,
-    Meta(
-        min_length=1,
-        max_length=255,
-        pattern=TEXT,
-        # 255 characters never exceed the core's 1,024 bytes, and no common file system takes a longer name (NAME_MAX).
-        description="Metadata only: it is no part of the storage key. 255 characters, as in common file systems.",
-    ),
-]
-MediaType = Annotated[str, Meta(max_length=455, pattern=_MEDIA_TYPE, description="What the file is served as.")]
-Title = Annotated[str, Meta(max_length=256, pattern=TEXT, description="Of a new file.")]
-Fingerprint = Annotated[
-    str,
-    Meta(
-        min_length=1, max_length=255, pattern=TEXT, description="Any text by which the client finds the upload again."
-    ),
-]
-FileId = Annotated[
-    str, Meta(pattern=rf"^[A-Za-z0-9-]{{1,64}}{_END}", description="A file of yours that gets a new version.")
-]
-MetadataKey = Annotated[str, Meta(pattern=rf"^[a-z0-9][a-z0-9_.-]{{0,63}}{_END}")]
-MetadataValue = Annotated[str, Meta(max_length=1_024, pattern=TEXT)]
-Metadata = Annotated[
-    dict[MetadataKey, MetadataValue],
-    Meta(
-        max_length=32,
-        # Source: S3 User Guide, "Working with object metadata": 2 KB of user-defined metadata, keys in lower case.
-        description="Kept with the upload and the file. At most 2,048 bytes in all, keys included.",
-    ),
-]
-PartChecksum = Annotated[
-    str,
-    Meta(
-        pattern=f"^({_4_BYTES}|{_8_BYTES}|{_32_BYTES}){_END}",
-        description="Base64 of the digest, big-endian. Its length tells whether it is CRC32C, CRC64NVME or SHA-256.",
-    ),
-]
-PartNumbers = Annotated[
-    list[PartNumber], Meta(min_length=1, max_length=MAX_PARTS_A_CALL, extra_json_schema={"uniqueItems": True})
-]
-
 
 # --- requests -----------------------------------------------------------------------------------------------------
 
@@ -119,19 +73,19 @@ class _GivenChecksum(Struct, tag_field="algorithm", forbid_unknown_fields=True):
 class Crc64NvmeChecksum(_GivenChecksum, tag="crc64nvme"):
     """A CRC64NVME of the whole: base64 of 8 bytes, big-endian."""
 
-    value: Annotated[str, Meta(pattern=f"^{_8_BYTES}{_END}")]
+    value: Annotated[str, Meta(pattern=f"^{BASE64_8}{END}")]
 
 
 class Crc32cChecksum(_GivenChecksum, tag="crc32c"):
     """A CRC32C of the whole: base64 of 4 bytes, big-endian."""
 
-    value: Annotated[str, Meta(pattern=f"^{_4_BYTES}{_END}")]
+    value: Annotated[str, Meta(pattern=f"^{BASE64_4}{END}")]
 
 
 class Sha256Checksum(_GivenChecksum, tag="sha256"):
     """A SHA-256 of the whole: base64 of 32 bytes."""
 
-    value: Annotated[str, Meta(pattern=f"^{_32_BYTES}{_END}")]
+    value: Annotated[str, Meta(pattern=f"^{BASE64_32}{END}")]
 
 
 GivenChecksum = Crc64NvmeChecksum | Crc32cChecksum | Sha256Checksum
@@ -176,6 +130,21 @@ class CompleteRequest(Struct, forbid_unknown_fields=True):
 
     size: Size | None = None
     checksum: GivenChecksum | None = None
+
+
+class UpdateFileRequest(Struct, forbid_unknown_fields=True):
+    """What a file is to be from now on. Members that are not there stay as they are; those that are there are replaced as a whole."""
+
+    name: Filename | UnsetType = UNSET
+    title: Title | UnsetType = UNSET
+    description: Description | UnsetType = UNSET
+    labels: Labels | UnsetType = UNSET
+    visibility: Visibility | UnsetType = UNSET
+    metadata: Metadata | UnsetType = UNSET
+
+    def changes(self) -> dict[str, Any]:
+        """The members that are there, by the core's names."""
+        return {name: value for name, value in structs.asdict(self).items() if value is not UNSET}
 
 
 _BY_LENGTH = {8: ChecksumAlgorithm.CRC32C, 12: ChecksumAlgorithm.CRC64NVME, 44: ChecksumAlgorithm.SHA256}
@@ -283,11 +252,19 @@ class FileBody(Struct):
     title: str
     description: str
     labels: Sequence[str]
+    visibility: Visibility
     metadata: dict[str, str]
     manifest_url: str | None
     version: int
     created_at: datetime
     updated_at: datetime
+
+
+class FilePageBody(Struct):
+    """Files, newest first. `next` is the `cursor` of the page after this one; `null` on the last."""
+
+    files: list[FileBody]
+    next: str | None
 
 
 class CompletionBody(Struct):
@@ -371,12 +348,18 @@ def file_body(view: FileView) -> FileBody:
         title=view.title,
         description=view.description,
         labels=view.labels,
+        visibility=view.visibility,
         metadata=_plain(view.metadata),
         manifest_url=view.manifest_url,
         version=view.version,
         created_at=view.created_at,
         updated_at=view.updated_at,
     )
+
+
+def file_page_body(page: FilePage) -> FilePageBody:
+    """A page of files, as answered."""
+    return FilePageBody([file_body(view) for view in page.files], page.next)
 
 
 def completion_body(completion: Completion) -> CompletionBody:

@@ -12,7 +12,7 @@ from uploadcore.states import UploadState
 from uploadcore_http.examples import FILE, SIGNED_PART, UPLOAD
 from uploadcore_http.links import Links
 from uploadcore_http.operation import Answer, Operation, Parameter, operation_opt
-from uploadcore_http.requests import LARGE_BODY, SMALL_BODY, ApiRequest, decode, whole_number
+from uploadcore_http.requests import LARGE_BODY, MAX_CURSOR, SMALL_BODY, ApiRequest, bounded, decode, whole_number
 from uploadcore_http.responses import BytesResponse, json_response
 from uploadcore_http.schemas import (
     CompleteRequest,
@@ -34,7 +34,6 @@ __all__ = ["SIGN_PATH", "UPLOAD_ROUTES", "sign"]
 
 SIGN_PATH = "/v1/uploads/{upload_id:str}/part-urls"
 MAX_IDEMPOTENCY_KEY = 255
-MAX_CURSOR = 512
 MAX_FINGERPRINT = 255
 COMPLETING_RETRY_AFTER = 2
 """Seconds until it is worth asking again whether the store has assembled."""
@@ -45,6 +44,7 @@ _complete_request = msgspec.json.Decoder(CompleteRequest)
 _encode = msgspec.json.Encoder().encode
 
 _OF_THIS_UPLOAD = {"parameters": {"upload_id": "$response.body#/id"}}
+_OF_ITS_FILE = {"parameters": {"file_id": "$response.body#/file_id"}}
 
 
 @post(
@@ -98,7 +98,8 @@ _OF_THIS_UPLOAD = {"parameters": {"upload_id": "$response.body#/id"}}
                     "sign": {"operationId": "signParts", **_OF_THIS_UPLOAD},
                     "complete": {"operationId": "completeUpload", **_OF_THIS_UPLOAD},
                     "abort": {"operationId": "abortUpload", **_OF_THIS_UPLOAD},
-                    "file": {"operationId": "getFile", "parameters": {"file_id": "$response.body#/file_id"}},
+                    "file": {"operationId": "getFile", **_OF_ITS_FILE},
+                    "update": {"operationId": "updateFile", **_OF_ITS_FILE},
                 }
             },
         )
@@ -180,8 +181,8 @@ async def list_uploads(request: ApiRequest, core: NamedDependency[UploadCore]) -
     page = await core.uploads.find(
         owner=owner,
         state=_state(query.get("state")),
-        fingerprint=_bounded(query.get("fingerprint"), "fingerprint", MAX_FINGERPRINT),
-        cursor=_bounded(query.get("cursor"), "cursor", MAX_CURSOR),
+        fingerprint=bounded(query, "fingerprint", MAX_FINGERPRINT),
+        cursor=bounded(query, "cursor", MAX_CURSOR),
         limit=whole_number(query, "limit", 100, least=1, most=1_000),
     )
     return json_response(upload_page_body(page))
@@ -273,7 +274,7 @@ async def list_parts(request: ApiRequest, core: NamedDependency[UploadCore]) -> 
     ),
 )
 async def sign_parts(request: ApiRequest, core: NamedDependency[UploadCore]) -> BytesResponse:
-    """Sign parts: the long way, for what `SigningShortcut` does not take."""
+    """Sign parts: the long way, for what `Shortcut` does not take."""
     owner = request.owner
     request.query()
     return await sign(core, owner, request.upload_id, await request.read(LARGE_BODY))
@@ -375,12 +376,6 @@ def _state(value: str | None) -> UploadState | None:
         return None if value is None else UploadState(value)
     except ValueError:
         raise InvalidRequestError(f"state is one of {', '.join(UploadState)}") from None
-
-
-def _bounded(value: str | None, name: str, most: int) -> str | None:
-    if value is not None and not 1 <= len(value) <= most:
-        raise InvalidRequestError(f"{name} has 1 to {most} characters")
-    return value
 
 
 UPLOAD_ROUTES = (initiate_upload, list_uploads, get_upload, list_parts, sign_parts, complete_upload, abort_upload)

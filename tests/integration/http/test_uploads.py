@@ -1,4 +1,4 @@
-"""`/v1/uploads` and `/v1/files` over HTTP: the answers that docs/http.md promises."""
+"""`/v1/uploads` over HTTP: the answers that docs/http.md promises."""
 
 from __future__ import annotations
 
@@ -195,35 +195,6 @@ async def test_checksums_and_lengths_of_parts_are_bound_into_their_urls(service:
         ["x-amz-checksum-sha256"],
     ]
     assert [part["length"] for part in parts] == [None, 7, None]
-
-
-async def test_a_file_that_did_not_change_is_not_sent_again(service: Service) -> None:
-    api = service.client()
-    _, file_id = await service.completed()
-
-    etag = (await api.get(f"/v1/files/{file_id}")).headers["etag"]
-    same = await api.get(f"/v1/files/{file_id}", headers={"if-none-match": f'"other", W/{etag}'})
-    other = await api.get(f"/v1/files/{file_id}", headers={"if-none-match": '"other"'})
-
-    assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", etag)
-    assert other.status_code == 200
-
-
-async def test_a_file_without_content_says_what_it_is(service: Service) -> None:
-    view = await service.core.uploads.initiate(owner="owner", filename="a", size=1)
-
-    answer = await service.client().get(f"/v1/files/{view.file_id}/content")
-
-    assert (answer.status_code, answer.json()["code"], answer.json()["state"]) == (409, "file_not_ready", "uploading")
-
-
-async def test_the_head_of_the_content_leads_to_the_same_place(service: Service) -> None:
-    _, file_id = await service.completed()
-
-    answer = await service.client().head(f"/v1/files/{file_id}/content")
-
-    assert (answer.status_code, answer.content) == (307, b"")
-    assert answer.headers["location"].startswith("memory://")
 
 
 @pytest.mark.parametrize(
