@@ -65,6 +65,11 @@ def rate(port: int, request: bytes, *, seconds: float, connections: int = 16) ->
             connection.socket.close()
 
 
+def get(path: str) -> bytes:
+    """The bytes of one request, without a token."""
+    return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+
+
 def post(path: str, body: bytes, *, token: str | None = None) -> bytes:
     """The bytes of one request."""
     authorization = f"Authorization: Bearer {token}\r\n" if token else ""

@@ -1,0 +1,118 @@
+"""Reads of one public file, without a token: against a bare Litestar JSON handler, and with a cache against without; each on one core.
+
+    python -m tests.bench.reading
+
+All are served the same way, one after the other, in turns; each ratio is the median over the turns.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import tempfile
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.bench.load import get, rate
+from tests.bench.server import process, uvicorn
+from tests.servers.postgres import PostgresServer
+from tests.servers.redis import RedisServer
+from tests.soak.service import free_port
+
+TURNS = 5
+SECONDS = 2.0
+
+
+def public_file(url: str) -> str:
+    """Path of a new public file with all that can be said of one."""
+    asked = {"filename": "trip.mp4", "size": 5, "content_type": "video/mp4", "metadata": {"camera": "x100"}, "sign": 1}
+    upload = call(url, "POST", "/v1/uploads", asked)
+    [part] = upload["parts"]
+    request = urllib.request.Request(part["url"], data=b"bytes", headers=part["headers"], method=part["method"])
+    with urllib.request.urlopen(request, timeout=10):
+        call(url, "POST", f"/v1/uploads/{upload['id']}/complete", {})
+    path = f"/v1/files/{upload['file_id']}"
+    said = {"title": "Trip to the lake", "description": "Two days, one boat.", "labels": ["lake", "2026"]}
+    call(url, "PATCH", path, {**said, "visibility": "public"})
+    return path
+
+
+def call(url: str, method: str, path: str, body: Mapping[str, Any]) -> Any:
+    """One request to the service."""
+    request = urllib.request.Request(
+        url + path, data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}, method=method
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return json.load(answer)
+
+
+@contextmanager
+def serving(folder: Path, name: str, core: int, **settings: str) -> Iterator[tuple[int, bytes]]:
+    """The service with these settings; its port, and the request for a public file of its."""
+    port = free_port()
+    env = {
+        "UPLOADCORE_DATA_DIR": str(folder / name),
+        "UPLOADCORE_PUBLIC_URL": f"http://127.0.0.1:{port}",
+        "UPLOADCORE_LOG_LEVEL": "warning",
+        **{f"UPLOADCORE_{setting.upper()}": value for setting, value in settings.items()},
+    }
+    with process(uvicorn("tests.bench.signing_app:app", port), port, core=core, env=env):
+        yield port, get(public_file(f"http://127.0.0.1:{port}"))
+
+
+def main(turns: int = TURNS) -> list[str]:
+    """Run; return the lines to print."""
+    cores = sorted(os.sched_getaffinity(0))
+    server_core, own_core = cores[0], cores[-1]
+    bare = free_port()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        postgres, redis = PostgresServer(), RedisServer()
+        for server in (postgres, redis):
+            server.start()
+            stack.callback(server.stop)
+        stack.enter_context(process(uvicorn("tests.bench.bare:app", bare), bare, core=server_core))
+        on_postgres = {"database": postgres.new_database()}
+        served = {
+            name: stack.enter_context(serving(folder, name, server_core, **settings))
+            for name, settings in {
+                "memory": {},
+                "redis": {"cache": redis.url},
+                "sqlite": {"cache": "none"},
+                "postgres": {**on_postgres, "cache": "none"},
+                "postgres and memory": on_postgres,
+            }.items()
+        }
+        served["bare"] = (bare, get("/bare"))
+        if len(cores) > 1:
+            os.sched_setaffinity(0, {own_core})
+            stack.callback(os.sched_setaffinity, 0, set(cores))
+        rates: dict[str, list[float]] = {name: [] for name in served}
+        for port, request in served.values():
+            rate(port, request, seconds=SECONDS / 2)
+        for _ in range(turns):
+            for name, (port, request) in served.items():
+                rates[name].append(rate(port, request, seconds=SECONDS))
+    return [
+        _line("public_file_vs_bare_litestar", rates["memory"], rates["bare"], 0.8),
+        _line("public_file_redis_vs_bare_litestar", rates["redis"], rates["bare"], 0.8),
+        _line("cached_reads_vs_uncached_sqlite", rates["memory"], rates["sqlite"]),
+        _line("cached_reads_vs_uncached_postgres", rates["postgres and memory"], rates["postgres"]),
+    ]
+
+
+def _line(name: str, ours: list[float], theirs: list[float], target: float | None = None) -> str:
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    aimed = "" if target is None else f"target {target}; "
+    return (
+        f"{name} {statistics.median(ratios):.2f} ({aimed}min {min(ratios):.2f} max {max(ratios):.2f}; "
+        f"{statistics.median(ours):.0f} against {statistics.median(theirs):.0f} requests/s on one core)"
+    )
+
+
+if __name__ == "__main__":
+    print("\n".join(main()))
