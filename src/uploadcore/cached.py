@@ -1,137 +1,279 @@
-"""Cache-aside reads of uploads, for the one call that may be served from a copy: signing.
+"""Cache-aside reads of uploads and files.
 
-Check; on a miss read the database, populate, return. What is cached decides no transition (`UploadService` reads the database for
-that), and holds no URL, token or secret. One read per key and process at a time, however many ask.
+Check; on a miss read the database, populate, return; write through on change. What is cached decides nothing: copies of uploads serve
+signing, copies of files serve reading them, and whoever changes something reads the database. The rules that keep a copy from being
+older than its time to live:
+
+- A copy has the version of its record, and the cache takes no older one in its place.
+- What a call to the database has brought is dropped after two seconds: whoever stood still must not bring back what others have changed
+  meanwhile, and whose marks in the cache have gone. Of a change, the copy before it is dropped instead.
+- A change the cache did not answer for is made known to it in the background (see `Invalidations`).
+- That there is no such file is remembered for five seconds at most, below every version: it hides no file that is born meanwhile.
+
+And those that keep the database from being asked: one read per record and process at a time, however many ask; a copy that is asked for
+in the last tenth of its life is read anew in the background, once; lives differ by a third, so that what was kept together does not end
+together.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from datetime import datetime, timedelta
-from types import MappingProxyType
-from typing import Any
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any, Generic, Protocol, TypeVar
 
+from uploadcore.copies import file_from, file_values, upload_from, upload_values
 from uploadcore.errors import UploadCoreError
-from uploadcore.file import Checksum, ChecksumAlgorithm
-from uploadcore.plan import PartPlan
-from uploadcore.ports import Cache, Clock, Database
-from uploadcore.records import existing_upload
-from uploadcore.states import UploadState
-from uploadcore.upload import Address, Expected, Reason, Strategy, Timer, Upload
+from uploadcore.file import File
+from uploadcore.invalidation import Invalidations
+from uploadcore.ports import Cache, Clock, Database, Transaction
+from uploadcore.records import ID
+from uploadcore.upload import Upload
 
-__all__ = ["CachedUploads"]
+__all__ = ["CachedRecords", "Copies"]
 
 FILL_TIME = 2.0
-"""Seconds after which what a call to the database has brought is too old to be kept, or to be shared with who asks now: a process that
-stood still must not bring back what others have changed meanwhile, and whose marks in the cache have gone."""
+"""Seconds after which what a call to the database has brought is too old to be kept, or to be shared with who asks now."""
+ABSENCE_TTL = timedelta(seconds=5)
+"""How long it is remembered at most that there is no such record."""
+ABSENT = 0
+"""The version of that in the cache, below those of records: a record's is one more than its own."""
+REFRESH_SHARE = 0.1
+"""The last part of a copy's life, in which who asks has it read anew. Of 60 s: whatever is asked for every six seconds is never missed."""
+DECODED = 256
+"""Copies kept decoded, per kind: those that are asked for again and again."""
 
 
-class CachedUploads:
-    """Uploads by id, at most `ttl` old. Without a cache every read goes to the database."""
+class _Versioned(Protocol):
+    """What every record has."""
 
-    def __init__(self, cache: Cache | None, database: Database, clock: Clock, *, ttl: timedelta) -> None:
-        """Read the database through `cache`."""
+    @property
+    def id(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+
+
+Record = TypeVar("Record", bound=_Versioned)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind(Generic[Record]):
+    """What there is to know of one kind of record.
+
+    Attributes:
+        name: First part of its keys.
+        values: The record as JSON values.
+        record: The record of such values.
+        read: Reads it from the database.
+        absence: Whether it is remembered that there is none.
+    """
+
+    name: str
+    values: Callable[[Record], dict[str, Any]]
+    record: Callable[[dict[str, Any]], Record]
+    read: Callable[[Transaction, str], Awaitable[Record | None]]
+    absence: bool
+
+
+@dataclass(slots=True)
+class _Copy(Generic[Record]):
+    """What lay in the cache. Times in seconds since 1970.
+
+    Attributes:
+        record: `None`: there is none.
+        refresh_from: From when on it is to be read anew.
+        until: When its life ends.
+        is_refreshed: Whether that was begun, in this process.
+    """
+
+    record: Record | None
+    refresh_from: float
+    until: float
+    is_refreshed: bool = False
+
+
+class CachedRecords(Generic[Record]):
+    """Records of one kind by id, at most `ttl` old. Without a cache every read goes to the database."""
+
+    def __init__(
+        self,
+        kind: _Kind[Record],
+        *,
+        cache: Cache | None,
+        database: Database,
+        clock: Clock,
+        ttl: timedelta,
+        invalidations: Invalidations | None,
+    ) -> None:
+        """Read the database through `cache`. See `Copies`."""
+        self._kind = kind
         self._cache = cache
         self._database = database
         self._clock = clock
         self._ttl = ttl
-        self._reading: dict[str, tuple[float, asyncio.Task[Upload]]] = {}
+        self._invalidations = invalidations
+        self._reading: dict[str, tuple[float, asyncio.Task[Record | None]]] = {}
+        self._decoded: Callable[[bytes], _Copy[Record] | None] = lru_cache(DECODED)(self._decode)
 
-    async def get(self, upload_id: str) -> Upload:
-        """The upload, perhaps `ttl` old.
+    async def get(self, record_id: str) -> Record | None:
+        """The record, perhaps `ttl` old; `None` if there is none.
 
         Raises:
-            UploadNotFoundError: There is none.
+            DatabaseUnavailableError: The database was to be asked, and did not answer.
         """
-        if self._cache is not None:
-            found = await self._cache.get(_key(upload_id))
-            upload = None if found is None else _decode(found)
-            if upload is not None:
-                return upload
-        began, reading = self._reading.get(upload_id, (0.0, None))
-        if reading is None or self._is_old(began):
-            began = self._clock.monotonic()
-            reading = asyncio.create_task(self._fill(upload_id, began))
-            self._reading[upload_id] = (began, reading)
-            reading.add_done_callback(lambda task: self._ended(upload_id, task))
-        return await asyncio.shield(reading)
+        if not ID.fullmatch(record_id):
+            return None
+        copy = await self._copy(record_id)
+        if copy is None:
+            return await asyncio.shield(self._read(record_id))
+        if not copy.is_refreshed and copy.refresh_from <= self._clock.now().timestamp() < copy.until:
+            copy.is_refreshed = True
+            self._read(record_id)
+        return copy.record
 
-    async def remember(self, upload: Upload, *, as_of: float) -> None:
-        """Replace the copy by a newer one.
+    async def remember(self, record: Record, *, as_of: float) -> None:
+        """Write a change through: the copy before it is not given out again, by this process from now on.
 
         Args:
-            upload: As the database has returned it.
+            record: As the database has returned it, once that is committed.
             as_of: The clock's monotonic seconds when the database was called for it.
         """
-        if self._cache is not None and not self._is_old(as_of):
-            await self._cache.set_if_newer(_key(upload.id), _encode(upload), upload.version, ttl=self._ttl)
+        self._reading.pop(record.id, None)  # it may have seen what was before: who asks from now on reads again
+        if self._cache is None or self._invalidations is None:
+            return
+        key, version = self._key(record.id), _version(record)
+        answer: bool | None = None
+        try:
+            if self._is_old(as_of):
+                answer = await self._cache.delete(key, version - 1)
+            else:
+                answer = await self._store(record.id, record)
+        finally:  # also of a caller that is cancelled here: the change is made
+            if answer is None:
+                self._invalidations.add(key, version, keep=self._ttl)
+            else:
+                self._invalidations.settled(key, version)
 
-    async def _fill(self, upload_id: str, began: float) -> Upload:
+    async def close(self) -> None:
+        """Wait for the reads that nobody waits for."""
+        await asyncio.gather(*(task for _, task in self._reading.values()), return_exceptions=True)
+
+    # --- check ----------------------------------------------------------------------------------------------------
+
+    async def _copy(self, record_id: str) -> _Copy[Record] | None:
+        if self._cache is None or self._invalidations is None:
+            return None
+        key = self._key(record_id)
+        if self._invalidations.is_pending(key):
+            return None
+        found = await self._cache.get(key)
+        return None if found is None else self._decoded(found)
+
+    def _decode(self, found: bytes) -> _Copy[Record] | None:
+        """The copy; `None` if it is damaged, or another version of this code wrote it in another way."""
+        try:
+            refresh_from, until, values = json.loads(found)
+            return _Copy(None if values is None else self._kind.record(values), float(refresh_from), float(until))
+        except (ValueError, LookupError, TypeError, UploadCoreError):
+            return None
+
+    # --- read and populate ----------------------------------------------------------------------------------------
+
+    def _read(self, record_id: str) -> asyncio.Task[Record | None]:
+        """The read of this record that is under way and not too old to be shared, or else a new one."""
+        began, reading = self._reading.get(record_id, (0.0, None))
+        if reading is None or self._is_old(began):
+            began = self._clock.monotonic()
+            reading = asyncio.create_task(self._fill(record_id, began))
+            self._reading[record_id] = (began, reading)
+            reading.add_done_callback(lambda task: self._ended(record_id, task))
+        return reading
+
+    async def _fill(self, record_id: str, began: float) -> Record | None:
         async with self._database.reader() as tx:
-            upload = await existing_upload(tx, upload_id)
-        await self.remember(upload, as_of=began)
-        return upload
+            record = await self._kind.read(tx, record_id)
+        if not self._is_old(began) and (record is not None or self._kind.absence):
+            stored = await self._store(record_id, record)
+            if stored is not None and record is not None and self._invalidations is not None:
+                self._invalidations.settled(self._key(record_id), _version(record))
+        return record
 
-    def _ended(self, upload_id: str, task: asyncio.Task[Upload]) -> None:
-        if self._reading.get(upload_id, (0.0, None))[1] is task:
-            del self._reading[upload_id]
+    def _ended(self, record_id: str, task: asyncio.Task[Record | None]) -> None:
+        if self._reading.get(record_id, (0.0, None))[1] is task:
+            del self._reading[record_id]
+        if not task.cancelled():
+            task.exception()  # told to those that wait; a read in the background that failed is tried again on a miss
+
+    async def _store(self, record_id: str, record: Record | None) -> bool | None:
+        """Put a copy in its place."""
+        if self._cache is None:
+            return None
+        version, most, values = ABSENT, min(ABSENCE_TTL, self._ttl), None
+        if record is not None:
+            version, most, values = _version(record), self._ttl, self._kind.values(record)
+        ttl = most * (1 - random.random() / 3)  # noqa: S311 - no secret; within 20 % of the middle, and never above the most
+        now = self._clock.now()
+        # What is said not to be there is not worth refreshing.
+        share = 0 if record is None else REFRESH_SHARE
+        copy = ((now + (1 - share) * ttl).timestamp(), (now + ttl).timestamp(), values)
+        encoded = json.dumps(copy, separators=(",", ":"), ensure_ascii=False).encode()
+        return await self._cache.set_if_newer(self._key(record_id), encoded, version, ttl=ttl)
+
+    def _key(self, record_id: str) -> str:
+        return f"{self._kind.name}:{record_id}"
 
     def _is_old(self, as_of: float) -> bool:
         return self._clock.monotonic() - as_of > FILL_TIME
 
 
-def _key(upload_id: str) -> str:
-    return f"upload:{upload_id}"
+class Copies:
+    """The copies of everything that is cached.
+
+    Attributes:
+        uploads: For signing. A copy does not refuse, hence that there is no upload is not remembered.
+        files: For reading.
+    """
+
+    def __init__(
+        self, cache: Cache | None, database: Database, clock: Clock, *, upload_ttl: timedelta, file_ttl: timedelta
+    ) -> None:
+        """Read the database through `cache`; `None`: there is none."""
+        self._invalidations = None if cache is None else Invalidations(cache, clock)
+        self.uploads = CachedRecords(
+            _UPLOADS,
+            cache=cache,
+            database=database,
+            clock=clock,
+            ttl=upload_ttl,
+            invalidations=self._invalidations,
+        )
+        self.files = CachedRecords(
+            _FILES, cache=cache, database=database, clock=clock, ttl=file_ttl, invalidations=self._invalidations
+        )
+
+    async def close(self) -> None:
+        """End what goes on in the background."""
+        await self.uploads.close()
+        await self.files.close()
+        if self._invalidations is not None:
+            await self._invalidations.close()
 
 
-_PLAIN = ("id", "owner", "file_id", "filename", "content_type", "fingerprint", "reserved_bytes", "version")
-_TIMES = ("created_at", *(timer.value for timer in Timer))
+def _version(record: _Versioned) -> int:
+    return ABSENT + 1 + record.version
 
 
-def _encode(upload: Upload) -> bytes:
-    values: dict[str, Any] = {name: getattr(upload, name) for name in _PLAIN}
-    for name in _TIMES:
-        moment = getattr(upload, name)
-        values[name] = None if moment is None else moment.isoformat()
-    plan, address, expected = upload.plan, upload.address, upload.expected
-    values["plan"] = [plan.part_size, plan.size, plan.max_parts]
-    values["address"] = [address.bucket, address.key, address.storage_upload_id]
-    values["state"], values["strategy"], values["reason"] = upload.state, upload.strategy, upload.reason
-    values["metadata"] = dict(upload.metadata)
-    values["checksum"] = _encode_checksum(upload.checksum)
-    if expected is not None:
-        values["expected"] = [expected.part_count, expected.size, _encode_checksum(expected.checksum)]
-    return json.dumps(values, separators=(",", ":")).encode()
+async def _read_upload(tx: Transaction, upload_id: str) -> Upload | None:
+    return await tx.uploads.get(upload_id)
 
 
-def _decode(encoded: bytes) -> Upload | None:
-    """The upload; `None` if the bytes are damaged, or another version of this code wrote them in another way."""
-    try:
-        return _decoded(json.loads(encoded))
-    except (ValueError, LookupError, TypeError, UploadCoreError):
-        return None
+async def _read_file(tx: Transaction, file_id: str) -> File | None:
+    return await tx.files.get(file_id)
 
 
-def _decoded(values: dict[str, Any]) -> Upload:
-    for name in _TIMES:
-        if values[name] is not None:
-            values[name] = datetime.fromisoformat(values[name])
-    expected = values.get("expected")
-    values["plan"] = PartPlan(*values["plan"])
-    values["address"] = Address(*values["address"])
-    values["state"], values["strategy"] = UploadState(values["state"]), Strategy(values["strategy"])
-    values["reason"] = None if values["reason"] is None else Reason(values["reason"])
-    values["metadata"] = MappingProxyType(values["metadata"])
-    values["checksum"] = _decode_checksum(values["checksum"])
-    if expected is not None:
-        values["expected"] = Expected(expected[0], expected[1], _decode_checksum(expected[2]))
-    return Upload(**values)
-
-
-def _encode_checksum(checksum: Checksum | None) -> list[str] | None:
-    return None if checksum is None else [checksum.algorithm, checksum.value]
-
-
-def _decode_checksum(encoded: list[str] | None) -> Checksum | None:
-    return None if encoded is None else Checksum(ChecksumAlgorithm(encoded[0]), encoded[1])
+_UPLOADS = _Kind("upload", upload_values, upload_from, _read_upload, absence=False)
+_FILES = _Kind("file", file_values, file_from, _read_file, absence=True)

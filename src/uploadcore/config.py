@@ -30,6 +30,7 @@ class UploadConfig:
         idempotency_kept: How long an idempotency key answers with its upload.
         events_kept: How long delivered events stay in the outbox.
         cache_ttl: How old the copy of an upload may be that signing reads.
+        file_cache_ttl: How old the copy of a file may be that reading it answers with, where a change did not reach the cache.
         single_put_limit: Largest blob, in bytes, that goes up in one PUT.
         batch: Uploads, files and events one background pass takes on.
         sweep_interval: Pause between sweeps in `run_background`.
@@ -50,6 +51,7 @@ class UploadConfig:
     idempotency_kept: timedelta = timedelta(hours=24)
     events_kept: timedelta = timedelta(hours=24)
     cache_ttl: timedelta = timedelta(seconds=5)
+    file_cache_ttl: timedelta = timedelta(seconds=60)
     single_put_limit: int = 16 * 1024 * 1024
     batch: int = 200
     sweep_interval: timedelta = timedelta(seconds=60)
@@ -63,6 +65,8 @@ class UploadConfig:
             raise ValueError("lease_renewal is more than 0 and shorter than the lease")
         if self.upload_lifetime <= timedelta(0):
             raise ValueError("upload_lifetime is more than 0")
+        if min(self.cache_ttl, self.file_cache_ttl) <= timedelta(0):
+            raise ValueError("cache_ttl and file_cache_ttl are more than 0")
         if not self.key_prefix or self.key_prefix.strip("/") != self.key_prefix:
             raise ValueError("key_prefix is not empty and neither begins nor ends with a slash")
 

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from uploadcore.admission import StaticPolicy
-from uploadcore.cached import CachedUploads
+from uploadcore.cached import Copies
 from uploadcore.config import UploadConfig
 from uploadcore.errors import UploadCoreError
 from uploadcore.file_service import FileService
@@ -34,7 +34,7 @@ class UploadCore:
 
     Attributes:
         uploads: Initiate, sign, list, complete, abort.
-        files: Read and delete what was uploaded.
+        files: Read, find, change and delete what was uploaded.
 
     Example:
         >>> import asyncio
@@ -65,7 +65,7 @@ class UploadCore:
         Args:
             store: Where the bytes go.
             database: The source of truth.
-            cache: Spares the database reads when signing; `None`: none.
+            cache: Spares the database reads, of uploads when signing and of files; `None`: none.
             publisher: Where events go; `None`: nowhere.
             policy: What may be uploaded; `None`: anything.
             config: Durations and limits.
@@ -79,13 +79,14 @@ class UploadCore:
         clock = clock or SystemClock()
         self._clock = clock
         self._stack = AsyncExitStack()
-        cached = CachedUploads(cache, database, clock, ttl=self.config.cache_ttl)
-        steps = UploadSteps(store=store, database=database, cached=cached, clock=clock, config=self.config)
+        self._copies = Copies(
+            cache, database, clock, upload_ttl=self.config.cache_ttl, file_ttl=self.config.file_cache_ttl
+        )
+        steps = UploadSteps(store=store, database=database, copies=self._copies, clock=clock, config=self.config)
         self.uploads = UploadService(
             store=store,
             database=database,
             steps=steps,
-            cached=cached,
             policy=policy or StaticPolicy(),
             clock=clock,
             ids=ids or RandomIds(),
@@ -108,6 +109,7 @@ class UploadCore:
                 if port is not None:
                     stack.push_async_callback(port.close)
                     await port.open()
+            stack.push_async_callback(self._copies.close)
             stack.push_async_callback(self.uploads.close)
             self._stack = stack.pop_all()
         return self

@@ -14,7 +14,7 @@ from uploadcore.file import File, FileStatus, FileView, Visibility
 from uploadcore.file_changes import FileChanges, check_label
 from uploadcore.paging import cursor_after, page_start
 from uploadcore.ports import Database, ObjectStore, SignedRequest
-from uploadcore.records import existing_file, owned_file
+from uploadcore.records import owned_file
 from uploadcore.steps import UploadSteps
 from uploadcore.views import FilePage
 
@@ -33,6 +33,7 @@ class FileService:
         self._store = store
         self._database = database
         self._steps = steps
+        self._copies = steps.copies.files
         self._config = config
 
     # --- read -----------------------------------------------------------------------------------------------------
@@ -94,7 +95,8 @@ class FileService:
         """
         file = await self._visible(file_id, owner)
         if file.status is not FileStatus.AVAILABLE:
-            file = await self._stored(file_id)  # a copy does not refuse
+            assert owner is not None, "others do not see it then"
+            file = await self._owned(file_id, owner)  # a copy does not refuse its owner
         if file.status is not FileStatus.AVAILABLE:
             raise FileNotReadyError(file_id=file.id, status=file.status)
         return await self._store.presign_get(
@@ -215,14 +217,10 @@ class FileService:
     # --- the rest -------------------------------------------------------------------------------------------------
 
     async def _visible(self, file_id: str, caller: str | None) -> File:
-        file = await self._stored(file_id)
-        if not file.is_visible_to(caller):
+        file = await self._copies.get(file_id)
+        if file is None or not file.is_visible_to(caller):
             raise NoSuchFileError(file_id=file_id)
         return file
-
-    async def _stored(self, file_id: str) -> File:
-        async with self._database.reader() as tx:
-            return await existing_file(tx, file_id)
 
     async def _owned(self, file_id: str, owner: str) -> File:
         async with self._database.reader() as tx:

@@ -64,6 +64,7 @@ class Initiation:
         standing = record = IdempotencyRecord(
             owner=asked.owner, key=key or "", fingerprint=asked.digest(), upload_id=upload.id
         )
+        began = self._clock.monotonic()
         async with self._database.transaction() as tx:
             if key is not None:
                 standing = await tx.idempotency.claim(record, kept=self._config.idempotency_kept)
@@ -71,11 +72,13 @@ class Initiation:
                 await tx.quotas.reserve(
                     asked.owner, size=charge, max_uploads=limits.max_open_uploads, max_bytes=limits.max_bytes_in_flight
                 )
-                await self._file_for(tx, asked, upload)
+                file = await self._file_for(tx, asked, upload)
                 upload = await tx.uploads.add(upload, lifetime=self._config.upload_lifetime, lease=self._config.lease)
                 if upload.strategy is Strategy.SINGLE:
                     upload = await tx.uploads.save(upload.opened(None))
-                return upload
+        if standing.upload_id == upload.id:
+            await self._steps.copies.files.remember(file, as_of=began)
+            return upload
         if standing.fingerprint != record.fingerprint:
             raise IdempotencyMismatchError(
                 f"idempotency key {key!r} was used before with another request", upload_id=standing.upload_id
@@ -117,10 +120,10 @@ class Initiation:
         )
 
     @staticmethod
-    async def _file_for(tx: Transaction, asked: NewUpload, upload: Upload) -> None:
-        """A new file is born with its upload; an existing one must be this owner's and alive."""
+    async def _file_for(tx: Transaction, asked: NewUpload, upload: Upload) -> File:
+        """A new file, born with its upload; or an existing one, which must be this owner's and alive."""
         if asked.file_id is None:
-            await tx.files.add(
+            return await tx.files.add(
                 File(
                     id=upload.file_id,
                     owner=asked.owner,
@@ -132,10 +135,10 @@ class Initiation:
                     metadata=asked.metadata,
                 )
             )
-            return
         file = await owned_file(tx, asked.file_id, asked.owner)
         if file.status in {FileStatus.DELETING, FileStatus.DELETED}:
             raise FileNotReadyError(file_id=file.id, status=file.status)
+        return file
 
     async def replayed(self, upload_id: str) -> Upload:
         """The upload somebody else is opening, once it is open; or `pending` and ours, once their lease has run out."""

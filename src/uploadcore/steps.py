@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from types import MappingProxyType
 
-from uploadcore.cached import CachedUploads
+from uploadcore.cached import Copies
 from uploadcore.config import UploadConfig
 from uploadcore.errors import (
     ChecksumMismatchError,
@@ -41,6 +41,9 @@ log = logging.getLogger(__name__)
 CLEANING_ROUNDS = 3
 """A part in flight during an abort can survive it; the abort is repeated until the store shows nothing (S3 API, AbortMultipartUpload)."""
 
+FILE_ATTEMPTS = 5
+"""How often an outcome is recorded anew because its file was changed meanwhile; then the sweeper does it."""
+
 
 @dataclass
 class _Held:
@@ -59,12 +62,12 @@ class UploadSteps:
     """Effects on the store, and their outcome in the database."""
 
     def __init__(
-        self, *, store: ObjectStore, database: Database, cached: CachedUploads, clock: Clock, config: UploadConfig
+        self, *, store: ObjectStore, database: Database, copies: Copies, clock: Clock, config: UploadConfig
     ) -> None:
         """Work on these ports."""
         self.store = store
         self.database = database
-        self.cached = cached
+        self.copies = copies
         self.clock = clock
         self.config = config
 
@@ -86,7 +89,7 @@ class UploadSteps:
         began = self.clock.monotonic()
         async with self.database.transaction() as tx:
             saved = await tx.uploads.save(transition)
-        await self.cached.remember(saved, as_of=began)
+        await self.copies.uploads.remember(saved, as_of=began)
         return saved
 
     async def save_file(self, file: File, *, lease: timedelta | None = None, lease_passed: bool = False) -> File:
@@ -95,8 +98,11 @@ class UploadSteps:
         Raises:
             VersionConflictError: Somebody else was faster, or holds its lease.
         """
+        began = self.clock.monotonic()
         async with self.database.transaction() as tx:
-            return await tx.files.save(file, lease=lease, lease_passed=lease_passed)
+            saved = await tx.files.save(file, lease=lease, lease_passed=lease_passed)
+        await self.copies.files.remember(saved, as_of=began)
+        return saved
 
     async def listed(self, upload: Upload) -> list[StoredPart]:
         """The store's parts; of a single PUT, the object is the one part.
@@ -247,7 +253,7 @@ class UploadSteps:
         """Record what stands under the key: the whole, or something else."""
         if _is_whole(held.upload, found):
             async with held.lock:
-                held.upload = await self._record_completed(held.upload, found)
+                held.upload = await _again(lambda: self._record_completed(held.upload, found))
         else:
             await self._advance(held, lambda upload: upload.integrity_failed(self.config.lease))
         if held.upload.state is UploadState.ABORTING:
@@ -267,7 +273,7 @@ class UploadSteps:
                     if superseded.state is UploadState.COMPLETED:
                         await tx.uploads.save(superseded.recheck(self.config.recheck_after))
                 checksum, verified_by = _vouched(upload, found)
-                await tx.files.save(
+                file = await tx.files.save(
                     file.becomes_available(
                         upload_id=upload.id,
                         address=upload.address,
@@ -278,7 +284,7 @@ class UploadSteps:
                     )
                 )
                 await tx.quotas.release(upload.owner, size=upload.reserved_bytes)
-        await self.cached.remember(saved, as_of=began)
+        await self._remember(saved, file, as_of=began)
         return saved
 
     async def _lost(self, held: _Held) -> Upload:
@@ -366,15 +372,23 @@ class UploadSteps:
             clean = False
         if not clean:
             return await self.save(upload.lease_given_up())
+        return await _again(lambda: self._record_cleaned(upload))
+
+    async def _record_cleaned(self, upload: Upload) -> Upload:
         began = self.clock.monotonic()
         async with self.database.transaction() as tx:
             saved = await tx.uploads.save(upload.cleaned(recheck_after=self.config.recheck_after))
             file = await existing_file(tx, upload.file_id)
             if file.status is FileStatus.UPLOADING and file.upload_id == upload.id:
-                await tx.files.save(file.fails())
+                file = await tx.files.save(file.fails())
             await tx.quotas.release(upload.owner, size=upload.reserved_bytes)
-        await self.cached.remember(saved, as_of=began)
+        await self._remember(saved, file, as_of=began)
         return saved
+
+    async def _remember(self, upload: Upload, file: File, *, as_of: float) -> None:
+        await asyncio.gather(
+            self.copies.uploads.remember(upload, as_of=as_of), self.copies.files.remember(file, as_of=as_of)
+        )
 
     async def wipe(self, upload: Upload) -> bool:
         """Make the store forget an upload and its object; whether it shows nothing of them any more.
@@ -411,6 +425,7 @@ class UploadSteps:
         """
         if not await self.wipe(await self.read(file.upload_id)):
             raise StoreUnavailableError(f"the store still shows the content of file {file.id!r}", file_id=file.id)
+        began = self.clock.monotonic()
         async with self.database.transaction() as tx:
             deleted = await tx.files.save(file.is_deleted())
             await tx.outbox.add(
@@ -425,7 +440,19 @@ class UploadSteps:
             )
             upload = await existing_upload(tx, file.upload_id)
             await tx.uploads.save(upload.recheck(self.config.recheck_after))
+        await self.copies.files.remember(deleted, as_of=began)
         return deleted
+
+
+async def _again(record: Callable[[], Awaitable[Upload]]) -> Upload:
+    """Record an outcome, once more where only what is said about the file has changed meanwhile: that may be at any time."""
+    for _ in range(FILE_ATTEMPTS - 1):
+        try:
+            return await record()
+        except VersionConflictError as exc:
+            if exc.file_id is None or exc.upload_id is not None:
+                raise
+    return await record()
 
 
 def _expected(upload: Upload) -> Expected:

@@ -13,7 +13,6 @@ from datetime import timedelta
 from types import MappingProxyType
 
 from uploadcore.admission import MAX_FINGERPRINT, MAX_IDEMPOTENCY_KEY, MAX_SIGN, NewUpload, check_text
-from uploadcore.cached import CachedUploads
 from uploadcore.completing import Completing
 from uploadcore.config import UploadConfig
 from uploadcore.errors import (
@@ -63,7 +62,6 @@ class UploadService:
         store: ObjectStore,
         database: Database,
         steps: UploadSteps,
-        cached: CachedUploads,
         policy: UploadPolicy,
         clock: Clock,
         ids: IdFactory,
@@ -73,7 +71,7 @@ class UploadService:
         self._store = store
         self._database = database
         self._steps = steps
-        self._cached = cached
+        self._cached = steps.copies.uploads
         self._clock = clock
         self._config = config
         self._initiation = Initiation(
@@ -261,7 +259,7 @@ class UploadService:
             UploadClosedError: It has ended, is ending, or its deadline has passed.
         """
         upload = await self._cached.get(upload_id)
-        if upload.owner != owner:
+        if upload is None or upload.owner != owner:
             raise UploadNotFoundError(upload_id=upload_id)
         if upload.state is not UploadState.UPLOADING or self._url_life(upload) <= timedelta(0):
             upload = await self._owned(upload_id, owner)  # a copy does not refuse

@@ -84,7 +84,9 @@ class ObjectStoreContract(MultipartContract, SignedUrlContract):
         assert "set-cookie" not in answer.headers
         assert "\n" not in answer.headers["content-disposition"]
 
-    async def test_a_get_url_is_good_for_head_where_that_is_declared(self, store: ObjectStore, http: SignedHttp) -> None:
+    async def test_a_get_url_is_good_for_head_where_that_is_declared(
+        self, store: ObjectStore, http: SignedHttp
+    ) -> None:
         await self.put_object(store, http, "up/a", NINE)
         signed = await self.sign_get(store, "up/a")
         answer = await http.request("HEAD", signed.url, signed.headers, b"")
