@@ -13,6 +13,8 @@ from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipP
 
 from tests.soak.service import Service
 
+pytest_plugins = ["tests.servers.plugin"]
+
 DEFAULT_URL = "http://127.0.0.1:8484"
 
 
