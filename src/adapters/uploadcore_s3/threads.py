@@ -1,0 +1,67 @@
+"""The store's own threads: a slow store may use them up, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from uploadcore_s3.errors import TransportError
+from uploadcore_s3.transport import call_within
+
+__all__ = ["BoundedThreads"]
+
+T = TypeVar("T")
+
+
+class BoundedThreads:
+    """Runs blocking calls for coroutines: so many at a time, so many waiting, and no more.
+
+    Args:
+        name: Of the threads.
+        threads: Calls at a time. Threads are made as they are needed.
+        waiting: Calls that may wait for a thread; who comes then is told so at once.
+    """
+
+    def __init__(self, name: str, *, threads: int, waiting: int) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._room = threads + waiting
+        self._lock = threading.Lock()
+
+    async def run(self, call: Callable[..., T], *args: Any, within: float, **options: Any) -> T:
+        """What `call` returns, given up after `within` seconds, those of waiting included. A call that was begun ends by itself.
+
+        Raises:
+            TransportError: There is no room, or no answer in time.
+        """
+        deadline = time.monotonic() + within
+
+        def work() -> T:
+            with call_within(deadline):
+                return call(*args, **options)
+
+        with self._lock:
+            if self._room <= 0:
+                raise TransportError("too many calls wait for the store already", is_retryable=False)
+            self._room -= 1
+        try:
+            future = self._pool.submit(work)
+        except RuntimeError as exc:
+            self._leave()
+            raise TransportError("the store was closed", is_retryable=False) from exc
+        future.add_done_callback(self._leave)
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(future), within)
+        except TimeoutError as exc:
+            raise TransportError("the store did not answer in time", is_retryable=False) from exc
+
+    def _leave(self, _: Future[Any] | None = None) -> None:
+        with self._lock:
+            self._room += 1
+
+    async def close(self) -> None:
+        """Begin nothing more, and wait for what was begun."""
+        await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)

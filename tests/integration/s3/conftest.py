@@ -1,0 +1,49 @@
+"""The two stores on a bucket of a real server, for each test a new one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+
+import httpx
+import pytest
+
+from tests.servers.s3 import S3Server
+from uploadcore.ports import StoreCapabilities
+from uploadcore.testing import HttpAnswer
+from uploadcore_s3 import PRESETS, Credentials, StoreOptions
+
+
+class RealHttp:
+    """A client with a signed URL."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+
+    async def request(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> HttpAnswer:
+        answer = await self._client.request(method, url, headers=dict(headers), content=body)
+        return HttpAnswer(answer.status_code, {k.lower(): v for k, v in answer.headers.items()}, answer.content)
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[RealHttp]:
+    async with httpx.AsyncClient(timeout=30, trust_env=False) as client:
+        yield RealHttp(client)
+
+
+@pytest.fixture(scope="session")
+def s3_capabilities(s3_server: S3Server) -> StoreCapabilities:
+    """What the server under test can do."""
+    del s3_server
+    return PRESETS["swift"]
+
+
+@pytest.fixture
+def s3_options(s3_server: S3Server, s3_capabilities: StoreCapabilities) -> StoreOptions:
+    """How either store reaches the server under test."""
+    return StoreOptions(
+        endpoint=s3_server.endpoint,
+        region=s3_server.region,
+        credentials=Credentials(s3_server.access_key, s3_server.secret_key),
+        capabilities=s3_capabilities,
+        part_size_min=1,
+    )
