@@ -26,6 +26,7 @@ class File:
         verified_by: Who vouches for the checksum: `store` or `client`.
         version: Counts its changes.
         name: The filename given; empty where the answer does not say.
+        visibility: Who may read it besides its owner: `private` (nobody), `unlisted` or `public`.
     """
 
     id: str
@@ -39,6 +40,7 @@ class File:
     title: str = ""
     description: str = ""
     labels: tuple[str, ...] = ()
+    visibility: str = "private"
     metadata: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     manifest_url: str | None = None
     created_at: datetime | None = None
@@ -60,6 +62,7 @@ class File:
             title=document.get("title") or "",
             description=document.get("description") or "",
             labels=tuple(document.get("labels") or ()),
+            visibility=document.get("visibility") or "private",
             metadata=MappingProxyType(dict(document.get("metadata") or {})),
             manifest_url=document.get("manifest_url"),
             created_at=_time(document.get("created_at")),

@@ -74,3 +74,5 @@ def _seed(served: Served, bearer: str) -> None:
                 httpx.request(part["method"], part["url"], headers=part["headers"], content=b"x" * 5).raise_for_status()
             if number > 1:
                 api.post(f"/v1/uploads/{upload['id']}/complete").raise_for_status()
+                shown = {"labels": ["seed"], "visibility": "public" if number == 2 else "unlisted"}
+                api.patch(f"/v1/files/{upload['file_id']}", json=shown).raise_for_status()
