@@ -26,7 +26,7 @@ SECRET = "a secret of 32 bytes or more, please"
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with running(tmp_path_factory.mktemp("service")) as service:
+    with running(Service(tmp_path_factory.mktemp("service"))) as service:
         yield service
 
 
@@ -206,7 +206,7 @@ def test_without_its_journal_an_upload_is_found_by_the_servers_record(
 
 def test_an_upload_outlives_kill_9_of_the_server(tmp_path: Path, blob: Callable[..., Path]) -> None:
     path = blob(64 * MIB)
-    with running(tmp_path) as service:
+    with running(Service(tmp_path)) as service:
         process = service.client("upload", path, "--part-size", str(PART), "--json", wait=False)
         wait_until(lambda: any((tmp_path / "state").glob("*.journal")), 30, "it does not begin")
         wait_until(

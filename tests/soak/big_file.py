@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.soak.service import peak_memory, running
+from tests.soak.worlds import EMBEDDED, World
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -45,17 +46,17 @@ class Figures:
     server_idle: int
     server_peak: int
 
-    def line(self) -> str:
+    def line(self, world: World = EMBEDDED) -> str:
         return (
-            f"big_file: {self.size / GIB:.2f} GiB in {self.took:.1f} s ({self.size / 1e9 / self.took:.2f} GB/s), SHA-256 equal; "
+            f"{world.name}big_file: {self.size / GIB:.2f} GiB in {self.took:.1f} s ({self.size / 1e9 / self.took:.2f} GB/s), SHA-256 equal; "
             f"peak memory: client {self.client_peak / MIB:.0f} MiB (idle {self.client_idle / MIB:.0f}), "
             f"server {self.server_peak / MIB:.0f} MiB (idle {self.server_idle / MIB:.0f})"
         )
 
 
-def measured(*, size: int) -> Figures:
+def measured(*, size: int, world: World = EMBEDDED) -> Figures:
     """Upload a file, download it, compare."""
-    with tempfile.TemporaryDirectory() as name, running(Path(name)) as service:
+    with tempfile.TemporaryDirectory() as name, running(world.service(Path(name))) as service:
         path = service.folder / "big.bin"
         expected = sparse(path, size)
         listing, _ = peaks(service.client("ls", wait=False))
@@ -93,6 +94,6 @@ def peaks(client: subprocess.Popen[str]) -> tuple[int, str]:
     return peak, out
 
 
-def run(*, size: int = 10 * GIB) -> list[str]:
+def run(*, size: int = 10 * GIB, world: World = EMBEDDED) -> list[str]:
     """At full scale."""
-    return [measured(size=size).line()]
+    return [measured(size=size, world=world).line(world)]

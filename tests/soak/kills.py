@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tests.soak.proxy import CountingProxy
 from tests.soak.service import Service
+from tests.soak.worlds import EMBEDDED, World
 
 MIB = 1024 * 1024
 PARALLEL = 4
@@ -47,13 +48,14 @@ class Killing:
     """Uploads through a proxy that counts, killed at random moments."""
 
     def __init__(
-        self, service: Service, proxy: CountingProxy, size: int, part_size: int, chance: random.Random
+        self, world: World, service: Service, proxy: CountingProxy, *, size: int, part_size: int, chance: random.Random
     ) -> None:
+        self.world = world
         self.service = service
         self.proxy = proxy
         self.size = size
         self.chance = chance
-        self.options = ["--json", "--parallel", str(PARALLEL), "--part-size", str(part_size), "--url", proxy.url]
+        self.options = ["--json", "--parallel", str(PARALLEL), "--part-size", str(part_size)]
         self.in_flight = PARALLEL * part_size
         self.took = 2.0
         self.interrupted = 0
@@ -86,12 +88,12 @@ class Killing:
     def line(self, name: str, kills: int) -> str:
         strays = self.service.open_uploads()
         assert not strays, f"still open: {strays}"
-        left = list((self.service.data_dir / "files" / "multiparts").iterdir())
-        assert not left, f"left on disk: {left}"
+        left = self.world.left(self.service)
+        assert not left, f"left in the store: {left}"
         return (
-            f"{name}: {kills} kills of uploads of {self.size // MIB} MiB, {self.interrupted} in the middle, all completed, "
+            f"{self.world.name}{name}: {kills} kills of uploads of {self.size // MIB} MiB, {self.interrupted} in the middle, all completed, "
             f"bytes equal, at most {max(0, self.most_again) / MIB:.1f} MiB sent twice "
-            f"({self.in_flight / MIB:.0f} MiB in flight), nothing left open or on disk"
+            f"({self.in_flight / MIB:.0f} MiB in flight), nothing left open or in the store"
         )
 
 
@@ -123,19 +125,21 @@ def kill_servers(killing: Killing, kills: int) -> str:
     return killing.line("kill_servers", kills)
 
 
-def run(*, seed: int, kills: int = 20, size: int = 256 * MIB, part_size: int = 4 * MIB) -> list[str]:
+def run(
+    *, seed: int, kills: int = 20, size: int = 256 * MIB, part_size: int = 4 * MIB, world: World = EMBEDDED
+) -> list[str]:
     """All of it, against one service."""
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
-        service = Service(Path(folder))
-        proxy = CountingProxy(service.port)
-        service.environment["UPLOADCORE_PUBLIC_URL"] = proxy.url
+        proxy = CountingProxy()
+        service = world.service(Path(folder), proxy)
         service.start()
         try:
-            return [
-                kill_clients(Killing(service, proxy, size, part_size, chance), kills),
-                kill_servers(Killing(service, proxy, size, part_size, chance), kills),
-            ]
+            lines = []
+            for kill in (kill_clients, kill_servers):
+                killing = Killing(world, service, proxy, size=size, part_size=part_size, chance=chance)
+                lines.append(kill(killing, kills))
+            return lines
         finally:
             service.kill()
             proxy.close()

@@ -11,8 +11,8 @@ BUFFER = 256 * 1024
 class CountingProxy:
     """Listens on loopback, forwards to `port`, and counts the bytes that clients send."""
 
-    def __init__(self, port: int) -> None:
-        self._port = port
+    def __init__(self) -> None:
+        self.port = 0
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._lock = threading.Lock()
@@ -36,7 +36,7 @@ class CountingProxy:
             except OSError:
                 return
             try:
-                server = socket.create_connection(("127.0.0.1", self._port))
+                server = socket.create_connection(("127.0.0.1", self.port))
             except OSError:
                 client.close()  # the service is away: so it looks to a client
                 continue

@@ -82,5 +82,5 @@ def complete_against_abort(service: Service, races: int) -> str:
 
 def run(*, callers: int = 50, races: int = 200) -> list[str]:
     """All of it, against one service."""
-    with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as service:
+    with tempfile.TemporaryDirectory() as folder, running(Service(Path(folder))) as service:
         return [complete_together(service, callers), complete_against_abort(service, races)]

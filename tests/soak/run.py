@@ -1,6 +1,6 @@
 """`make soak`: every figure at full scale, one line each. Ends non-zero if one does not hold.
 
-python tests/soak/run.py --seed 1 [big_file|parts|kills|races|fuzz|model …]
+python tests/soak/run.py --seed 1 [big_file|parts|kills|races|fuzz|model|production …]
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ def _lines(name: str, seed: int) -> list[str]:
         "races": module.run,
         "fuzz": lambda: module.run(seed=seed),
         "model": lambda: [module.run(seed, 10_000)],
+        "production": lambda: module.run(seed=seed),
     }
     return runs[name]()
 
 
-NAMES = ("big_file", "parts", "kills", "races", "fuzz", "model")
+NAMES = ("big_file", "parts", "kills", "races", "fuzz", "model", "production")
 
 
 def main() -> int:

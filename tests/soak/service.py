@@ -126,9 +126,8 @@ class Service:
 
 
 @contextlib.contextmanager
-def running(folder: Path, **settings: str) -> Iterator[Service]:
+def running(service: Service) -> Iterator[Service]:
     """A service while the block runs."""
-    service = Service(folder, **settings)
     service.start()
     try:
         yield service
