@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from hashlib import sha256
 from operator import itemgetter
 from typing import TYPE_CHECKING, Literal
@@ -36,6 +37,10 @@ MAX_EXPIRES_IN = timedelta(days=7)
 
 _ALGORITHM = "AWS4-HMAC-SHA256"
 _PAYLOAD = "UNSIGNED-PAYLOAD"
+_TERMINATOR = "aws4_request"
+"""The last word of every scope."""
+_SECOND = timedelta(seconds=1)
+_MAX_SECONDS = MAX_EXPIRES_IN // _SECOND
 _BLOCK_SIZE = 64
 """Bytes: SHA-256's block, to which HMAC fits its key (RFC 2104, section 2)."""
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
@@ -105,7 +110,7 @@ class Credentials:
 
 
 class QuerySigner:
-    """Signs URLs of the objects of one bucket. Holds the key it last derived; may be used by any number of threads.
+    """Signs URLs of the objects of one bucket. Holds the key it derived last; may be used by any number of threads.
 
     Args:
         endpoint: Where clients reach the store: `http(s)://host[:port][/prefix]`.
@@ -148,9 +153,8 @@ class QuerySigner:
         else:
             path = f"{path}/{bucket}"
         self._origin, self._path = origin, path
-        self._scope = f"{region}/{service}/aws4_request"
         self._region, self._service = region, service
-        self._derived: tuple[Credentials, str, _Hmac] | None = None
+        self._identity: _Identity | None = None
 
     def presign(
         self,
@@ -184,24 +188,25 @@ class QuerySigner:
             raise ValueError("a parameter of the signature is no parameter of the request")
         grant = self._grant(credentials, now, expires_in)
         path = self._encoded_path(key)
-        given = [(_encoded(name), _encoded(value)) for name, value in query.items()]
-        lines = {name.lower(): _canonical_value(name, headers[name]) for name in _checked_names(headers)}
+        names = _signed_names(tuple(headers))
+        asked = [(_encoded(name), _encoded(value)) for name, value in query.items()]
+        own = [pair.partition("=")[::2] for pair in grant.canonical(names).split("&")]
+        lines = {name.lower(): _canonical_value(name, headers[name]) for name in names.given}
         lines["host"] = self._host
-        names = sorted(lines)
-        parameters = grant.parameters(names)
         request = "\n".join(
             (
                 method.upper(),
                 path,
-                _joined(sorted(given + parameters)),
-                *(f"{name}:{lines[name]}" for name in names),
+                "&".join([f"{name}={value}" for name, value in sorted(asked + own)]),
+                *(f"{name}:{lines[name]}" for name in names.all),
                 "",
-                ";".join(names),
+                names.joined,
                 _PAYLOAD,
             )
         )
         signature = grant.hmac.signed(sha256(request.encode()).hexdigest())
-        return f"{self._origin}{path}?{_joined(given + parameters)}&X-Amz-Signature={signature}"
+        parameters = "".join([f"{name}={value}&" for name, value in asked])
+        return f"{self._origin}{path}?{parameters}{grant.written(names)}&X-Amz-Signature={signature}"
 
     def presign_parts(
         self,
@@ -234,11 +239,11 @@ class QuerySigner:
         path = self._encoded_path(key)
         upload_id = _encoded(storage_upload_id)
         start = f"{self._origin}{path}?uploadId={upload_id}&partNumber="
-        inner, outer = grant.hmac.inner.copy, grant.hmac.outer.copy
+        inner, outer = grant.hmac.inner, grant.hmac.outer
         kinds: dict[tuple[str, ...], _PartKind] = {}
-        names: tuple[str, ...] | None = None
-        values: object = None
         last: Mapping[str, str] | None = None
+        names: tuple[str, ...] | None = None
+        values: tuple[str, ...] | None = None
         signed: list[str] = []
         # Hot: a thousand of these to a call, and nothing but their three hashes should be felt. Hence methods looked up outside the loop,
         # one concatenation for each string, and three questions in turn, the cheapest first, whether anything is new about the headers.
@@ -249,50 +254,38 @@ class QuerySigner:
                     names, values = latest, None
                     kind = kinds.get(latest)
                     if kind is None:
-                        kind = kinds[latest] = _PartKind(latest, self._host, path, upload_id, grant)
-                    begun, middle, valued, tail_with = kind.begun.copy, kind.middle, kind.valued, kind.tail
+                        kind = kinds[latest] = _PartKind(_signed_names(latest), self._host, path, upload_id, grant)
+                    begun, middle, valued, tail_with = kind.begun, kind.middle, kind.valued, kind.tail
                 given = valued(headers)
                 if given != values:
                     values, tail = given, tail_with(given)
             digits = str(number)
-            request = begun()
+            request = begun.copy()
             request.update(digits.encode() + tail)
-            message = inner()
+            message = inner.copy()
             message.update(request.hexdigest().encode())
-            signature = outer()
+            signature = outer.copy()
             signature.update(message.digest())
             signed.append(f"{start}{digits}{middle}{signature.hexdigest()}")
         return signed
 
     def _grant(self, credentials: Credentials, now: datetime, expires_in: timedelta) -> _Grant:
-        seconds = expires_in // timedelta(seconds=1)
-        if not 1 <= seconds <= MAX_EXPIRES_IN // timedelta(seconds=1):
+        seconds = expires_in // _SECOND
+        if not 1 <= seconds <= _MAX_SECONDS:
             raise ValueError(f"a URL lives between 1 s and 7 days, not {expires_in}")
         if now.tzinfo is None:
             raise ValueError("a time without a zone is no time to sign")
-        instant = now.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
-        scope = f"{instant[:8]}/{self._scope}"
-        keyed = self._keyed(credentials, instant[:8])
+        written = now.astimezone(UTC).isoformat(timespec="seconds")
+        day = written[:10].replace("-", "")
+        instant = f"{day}T{written[11:19].replace(':', '')}Z"
+        identity = self._identity
+        if identity is None or identity.day != day or identity.credentials != credentials:
+            identity = self._identity = _Identity.derive(credentials, day, self._region, self._service)
         return _Grant(
-            keyed.continued(f"{_ALGORITHM}\n{instant}\n{scope}\n".encode()),
-            [
-                ("X-Amz-Algorithm", _ALGORITHM),
-                ("X-Amz-Credential", _encoded(f"{credentials.access_key}/{scope}")),
-                ("X-Amz-Date", instant),
-                ("X-Amz-Expires", str(seconds)),
-            ],
-            None if credentials.session_token is None else _encoded(credentials.session_token),
+            identity.hmac.continued(f"{_ALGORITHM}\n{instant}\n{identity.scope}\n".encode()),
+            f"{identity.parameters}&X-Amz-Date={instant}&X-Amz-Expires={seconds}",
+            identity.session_token,
         )
-
-    def _keyed(self, credentials: Credentials, day: str) -> _Hmac:
-        """HMAC with the signing key, which is good for a day and derived once for it."""
-        derived = self._derived
-        if derived is None or derived[0] != credentials or derived[1] != day:
-            key = f"AWS4{credentials.secret_key}".encode()
-            for word in (day, self._region, self._service, "aws4_request"):
-                key = hmac.digest(key, word.encode(), "sha256")
-            derived = self._derived = (credentials, day, _Hmac.with_key(key))
-        return derived[2]
 
     def _encoded_path(self, key: str) -> str:
         return f"{self._path}/{quote(key, safe='/~')}"
@@ -325,20 +318,94 @@ class _Hmac:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
+class _Identity:
+    """What credentials are good for on one day: all that does not change from call to call.
+
+    Attributes:
+        hmac: With the signing key.
+        parameters: The query's first two, encoded.
+        session_token: The parameter with an ampersand before it; empty where there is no token.
+    """
+
+    credentials: Credentials
+    day: str
+    scope: str
+    hmac: _Hmac
+    parameters: str
+    session_token: str
+
+    @classmethod
+    def derive(cls, credentials: Credentials, day: str, region: str, service: str) -> _Identity:
+        """The key, by four HMACs in a row ("Calculating a signature" in the S3 API reference), and the rest."""
+        key = f"AWS4{credentials.secret_key}".encode()
+        for word in (day, region, service, _TERMINATOR):
+            key = hmac.digest(key, word.encode(), "sha256")
+        scope = f"{day}/{region}/{service}/{_TERMINATOR}"
+        credential = _encoded(f"{credentials.access_key}/{scope}")
+        token = credentials.session_token
+        return cls(
+            credentials,
+            day,
+            scope,
+            _Hmac.with_key(key),
+            f"X-Amz-Algorithm={_ALGORITHM}&X-Amz-Credential={credential}",
+            "" if token is None else f"&X-Amz-Security-Token={_encoded(token)}",
+        )
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class _Grant:
-    """What credentials, instant and lifetime decide; the same for every URL of a batch."""
+    """What identity, instant and lifetime decide; the same for every URL of a batch.
+
+    Attributes:
+        hmac: Has taken in the string to sign up to the request's hash.
+        parameters: The query's first four, encoded.
+        session_token: As in `_Identity`.
+    """
 
     hmac: _Hmac
-    """Has taken in the string to sign up to the request's hash."""
-    common: list[tuple[str, str]]
-    session_token: str | None
+    parameters: str
+    session_token: str
 
-    def parameters(self, names: Iterable[str]) -> list[tuple[str, str]]:
-        """The signature's query parameters, encoded, in the order botocore writes them; `names` are those of all signed headers, sorted."""
-        parameters = [*self.common, ("X-Amz-SignedHeaders", _encoded(";".join(names)))]
-        if self.session_token is not None:
-            parameters.append(("X-Amz-Security-Token", self.session_token))
-        return parameters
+    def canonical(self, names: _SignedNames) -> str:
+        """The signature's query parameters as they are signed: sorted."""
+        return f"{self.parameters}{self.session_token}&X-Amz-SignedHeaders={names.encoded}"
+
+    def written(self, names: _SignedNames) -> str:
+        """The signature's query parameters as they are written: in botocore's order."""
+        return f"{self.parameters}&X-Amz-SignedHeaders={names.encoded}{self.session_token}"
+
+
+@dataclass(frozen=True, slots=True)
+class _SignedNames:
+    """Names of signed headers.
+
+    Attributes:
+        given: As the caller spells them, in canonical order; without `host`.
+        all: In lower case, in canonical order; with `host`.
+        joined: All, as they are signed.
+        encoded: All, as the query names them.
+    """
+
+    given: tuple[str, ...]
+    all: tuple[str, ...]
+    joined: str
+    encoded: str
+
+
+@lru_cache(maxsize=64)
+def _signed_names(names: tuple[str, ...]) -> _SignedNames:
+    """A service signs few different ones, again and again.
+
+    Raises:
+        ValueError: One is no name of a header, comes twice, or can't be signed.
+    """
+    lowered = {name.lower() for name in names}
+    if not all(map(_HEADER_NAME.fullmatch, names)) or len(lowered) != len(names) or not _UNSIGNABLE.isdisjoint(lowered):
+        raise ValueError(f"these headers can't be signed together: {', '.join(map(repr, names))}")
+    ordered = sorted([*lowered, "host"])
+    joined = ";".join(ordered)
+    return _SignedNames(tuple(sorted(names, key=str.lower)), tuple(ordered), joined, _encoded(joined))
 
 
 class _PartKind:
@@ -347,29 +414,40 @@ class _PartKind:
     Attributes:
         begun: Hash of the canonical request up to the part number.
         middle: The URL from behind the part number up to the signature.
-        valued: Picks the values out of the headers, in canonical order: one string, or a tuple of any other number.
+        valued: Picks the values out of the headers, in canonical order.
     """
 
-    __slots__ = ("_names", "_template", "begun", "middle", "valued")
+    __slots__ = ("_given", "_pieces", "begun", "middle", "valued")
 
-    def __init__(self, given: tuple[str, ...], host: str, path: str, upload_id: str, grant: _Grant) -> None:
-        self._names = sorted(_checked_names(given), key=str.lower)
-        self.valued: Callable[[Mapping[str, str]], str | tuple[str, ...]]
-        self.valued = itemgetter(*self._names) if given else lambda _: ()
-        names = sorted(["host", *(name.lower() for name in given)])
-        parameters = grant.parameters(names)
-        self.begun = sha256(f"PUT\n{path}\n{_joined(sorted(parameters))}&partNumber=".encode())
-        self.middle = f"&{_joined(parameters)}&X-Amz-Signature="
-        lines = "".join(f"{name}:{host if name == 'host' else '%s'}\n" for name in names)
-        self._template = f"&uploadId={upload_id.replace('%', '%%')}\n{lines}\n{';'.join(names)}\n{_PAYLOAD}"
+    def __init__(self, names: _SignedNames, host: str, path: str, upload_id: str, grant: _Grant) -> None:
+        self._given = names.given
+        self.valued = _picker(names.given)
+        self.begun = sha256(f"PUT\n{path}\n{grant.canonical(names)}&partNumber=".encode())
+        self.middle = f"&{grant.written(names)}&X-Amz-Signature="
+        # What is constant at even places, and at the odd ones the values.
+        self._pieces = [f"&uploadId={upload_id}"]
+        for name in names.all:
+            if name == "host":
+                self._pieces[-1] += f"\nhost:{host}"
+            else:
+                self._pieces[-1] += f"\n{name}:"
+                self._pieces += ["", ""]
+        self._pieces[-1] += f"\n\n{names.joined}\n{_PAYLOAD}"
 
-    def tail(self, values: str | tuple[str, ...]) -> bytes:
+    def tail(self, values: tuple[str, ...]) -> bytes:
         """The canonical request from behind the part number on, with what `valued` picked."""
         text = "".join(values)
         if not (text.isascii() and text.isprintable()) or " " in text:
-            several = (values,) if isinstance(values, str) else values
-            values = tuple(map(_canonical_value, self._names, several))
-        return (self._template % values).encode()
+            values = tuple(map(_canonical_value, self._given, values))
+        self._pieces[1::2] = values
+        return "".join(self._pieces).encode()
+
+
+def _picker(names: tuple[str, ...]) -> Callable[[Mapping[str, str]], tuple[str, ...]]:
+    """What picks these values: `itemgetter`, which for fewer than two names makes no tuple."""
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda headers: tuple([headers[name] for name in names])
 
 
 def _endpoint(endpoint: str) -> tuple[str, str, str]:
@@ -379,18 +457,6 @@ def _endpoint(endpoint: str) -> tuple[str, str, str]:
     parts = urlsplit(endpoint)
     host = parts.netloc.lower().removesuffix(_DEFAULT_PORTS[parts.scheme])
     return f"{parts.scheme}://{parts.netloc}", host, parts.path.rstrip("/")
-
-
-def _checked_names(names: Iterable[str]) -> list[str]:
-    checked = list(names)
-    lowered = {name.lower() for name in checked}
-    if (
-        not all(map(_HEADER_NAME.fullmatch, checked))
-        or len(lowered) != len(checked)
-        or not _UNSIGNABLE.isdisjoint(lowered)
-    ):
-        raise ValueError(f"these headers can't be signed together: {', '.join(map(repr, checked))}")
-    return checked
 
 
 def _canonical_value(name: str, value: str) -> str:
@@ -403,7 +469,3 @@ def _canonical_value(name: str, value: str) -> str:
 def _encoded(text: str) -> str:
     """All but RFC 3986's unreserved characters percent-encoded, in UTF-8."""
     return quote(text, safe="")
-
-
-def _joined(pairs: Iterable[tuple[str, str]]) -> str:
-    return "&".join([f"{name}={value}" for name, value in pairs])
