@@ -11,6 +11,8 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from uploadcore import Admission, Checksum, Completion, SignedPart, StaticPolicy, UploadConfig, UploadCore, UploadView
+from uploadcore.address import Address
+from uploadcore.file import File
 from uploadcore.plan import Part, StoredPart
 from uploadcore.ports import (
     Cache,
@@ -22,10 +24,11 @@ from uploadcore.ports import (
     StoredObject,
     Transaction,
 )
-from uploadcore.upload import Address, Upload
+from uploadcore.upload import Upload
 from uploadcore_memory import (
     MEMORY_CAPABILITIES,
     ManualClock,
+    MemoryCache,
     MemoryDatabase,
     MemoryObjectStore,
     SequentialIds,
@@ -154,7 +157,8 @@ class FaultyStore(MemoryObjectStore):
 
 
 class FaultyDatabase:
-    """The database in memory, with faults: `transaction` fails before or after its commit, `reader` on entering."""
+    """The database in memory, with faults: `transaction` fails before or after its commit, `reader` on entering, `read` on leaving a
+    reader, when what was read is on its way."""
 
     def __init__(self, *, clock: ManualClock) -> None:
         self.inner = MemoryDatabase(clock=clock, installation_id="here")
@@ -179,9 +183,41 @@ class FaultyDatabase:
     async def reader(self) -> AsyncIterator[Transaction]:
         async with self.faults.around("reader"), self.inner.reader() as tx:
             yield tx
+        async with self.faults.around("read"):
+            pass
 
     async def installation_id(self) -> str:
         return await self.inner.installation_id()
+
+
+class FaultyCache(MemoryCache):
+    """The cache in memory, with calls that wait, and that may not be answered: `is_deaf`, nothing is; `loses_answers`, it is done."""
+
+    def __init__(self, *, clock: ManualClock) -> None:
+        super().__init__(clock=clock)
+        self.faults = Faults()
+        self.is_deaf = False
+        self.loses_answers = False
+        self.lives: list[timedelta] = []
+
+    @property
+    def calls(self) -> Counter[str]:
+        return self.faults.calls
+
+    async def get(self, key: str) -> bytes | None:
+        async with self.faults.around("get"):
+            return None if self.is_deaf else await super().get(key)
+
+    async def set_if_newer(self, key: str, value: bytes, version: int, *, ttl: timedelta) -> bool | None:
+        self.lives.append(ttl)
+        async with self.faults.around("set_if_newer"):
+            answer = None if self.is_deaf else await super().set_if_newer(key, value, version, ttl=ttl)
+            return None if self.loses_answers else answer
+
+    async def delete(self, key: str, version: int) -> bool | None:
+        async with self.faults.around("delete"):
+            answer = None if self.is_deaf else await super().delete(key, version)
+            return None if self.loses_answers else answer
 
 
 class Rig:
@@ -224,6 +260,9 @@ class Rig:
 
     def upload(self, upload_id: str) -> Upload:
         return self.database.inner.uploads[upload_id]
+
+    def file(self, file_id: str) -> File:
+        return self.database.inner.files[file_id]
 
     def only(self) -> Upload:
         """The only upload."""
