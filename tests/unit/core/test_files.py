@@ -8,7 +8,7 @@ from collections.abc import Awaitable
 import pytest
 
 from tests.unit.core.rig import BODY, OWNER, Rig
-from uploadcore import FileStatus
+from uploadcore import FileStatus, Visibility
 from uploadcore.errors import FileNotReadyError, NoSuchFileError, StoreUnavailableError, VersionConflictError
 from uploadcore.ports import ObjectHeaders
 from uploadcore_memory import MemoryObjectStore
@@ -49,12 +49,17 @@ async def test_a_file_without_content_has_none_to_read(rig: Rig, status: FileSta
 
 async def test_rule_13_another_owners_file_is_as_unknown_as_one_that_never_was(rig: Rig) -> None:
     file_id = (await rig.completed()).upload.file_id
-    before = rig.store.calls.copy()
+    before, writes = rig.store.calls.copy(), rig.database.calls["transaction"]
     files = rig.core.files
     calls: list[Awaitable[object]] = [
         files.get(file_id, owner="u_2"),
         files.content(file_id, owner="u_2"),
+        files.update(file_id, owner="u_2", title="mine"),
+        files.update(file_id, owner="u_2", if_version=1, title="mine"),
         files.delete(file_id, owner="u_2"),
+        files.get(file_id, owner=None),
+        files.content(file_id, owner=None),
+        files.update("no-such-file", owner=OWNER, title="mine"),
         files.get("no-such-file", owner=OWNER),
         files.content("a/b\x00", owner=OWNER),
         files.delete("", owner=OWNER),
@@ -64,6 +69,60 @@ async def test_rule_13_another_owners_file_is_as_unknown_as_one_that_never_was(r
 
     assert all(isinstance(answer, NoSuchFileError) for answer in answers)
     assert rig.store.calls == before
+    assert rig.database.calls["transaction"] == writes
+
+
+@pytest.mark.parametrize("visibility", Visibility)
+@pytest.mark.parametrize("caller", [OWNER, "u_2", None], ids=["owner", "another", "nobody"])
+async def test_rule_13_who_sees_a_file_sees_its_content_and_changes_nothing_of_it(
+    rig: Rig, visibility: Visibility, caller: str | None
+) -> None:
+    file_id = (await rig.completed()).upload.file_id
+    await rig.core.files.update(file_id, owner=OWNER, visibility=visibility)
+    seen = {
+        OWNER: True,
+        "u_2": visibility is not Visibility.PRIVATE,
+        None: visibility is Visibility.PUBLIC,
+    }[caller]
+
+    if seen:
+        assert (await rig.core.files.get(file_id, owner=caller)).visibility is visibility
+        signed = await rig.core.files.content(file_id, owner=caller)
+        assert (await rig.store.get(signed)).body == BODY
+    else:
+        for call in (rig.core.files.get, rig.core.files.content):
+            with pytest.raises(NoSuchFileError):
+                await call(file_id, owner=caller)
+    if caller == "u_2":
+        for change in (rig.core.files.update, rig.core.files.delete):
+            with pytest.raises(NoSuchFileError):
+                await change(file_id, owner=caller)
+        assert (await rig.core.files.find(owner=caller)).files == ()
+
+
+async def test_others_see_a_public_file_from_when_it_is_available_to_when_it_is_deleted(rig: Rig) -> None:
+    upload = await rig.begin()
+    await rig.core.files.update(upload.file_id, owner=OWNER, visibility=Visibility.PUBLIC)
+    for call in (rig.core.files.get, rig.core.files.content):
+        with pytest.raises(NoSuchFileError):
+            await call(upload.file_id, owner=None)
+    await rig.send(upload.id)
+    await rig.complete(upload.id)
+    assert (await rig.core.files.get(upload.file_id, owner=None)).status is FileStatus.AVAILABLE
+    await rig.completed(BODY[::-1], file_id=upload.file_id)
+    assert (await rig.core.files.get(upload.file_id, owner=None)).status is FileStatus.AVAILABLE
+    await rig.core.files.delete(upload.file_id, owner=OWNER)
+    with pytest.raises(NoSuchFileError):
+        await rig.core.files.get(upload.file_id, owner=None)
+
+
+async def test_a_new_version_is_served_from_where_it_lies(rig: Rig) -> None:
+    first = await rig.completed()
+    await rig.completed(BODY[::-1], file_id=first.upload.file_id)
+
+    signed = await rig.core.files.content(first.upload.file_id, owner=OWNER)
+
+    assert (await rig.store.get(signed)).body == BODY[::-1]
 
 
 async def test_rule_9_a_deleted_file_has_no_object_and_one_event(rig: Rig) -> None:
