@@ -2,28 +2,43 @@
 
     python -m tests.bench.presigning
 
-All in one thread of one process, in turns; a ratio is the median over the turns.
+All in one thread of one process, in turns; a ratio is the median over the turns. Then a batch of 100 over HTTP, with a warm token, against
+the same handler with boto3; each served on one core, in turns. Where Swift runs the upload is begun there; else that one is left out.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import json
+import os
+import secrets
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlsplit
 
 import boto3
 from botocore.config import Config
 from minio import Minio
 
+from tests.bench.load import post, rate
+from tests.bench.server import process, uvicorn
+from tests.bench.signing import initiated, token
+from tests.servers.process import ServerError
+from tests.servers.swift import SwiftServer
+from tests.soak.service import free_port
 from uploadcore_s3.signing import Credentials, QuerySigner
 
 TURNS = 9
+HTTP_TURNS = 5
+HTTP_SECONDS = 2.0
 PARTS = 1_000
 PART_SIZE = 8 * 1024 * 1024
 BUCKET = "media"
@@ -157,6 +172,43 @@ def compared(
     )
 
 
+def over_http(turns: int = HTTP_TURNS) -> str:
+    """One line: 100 parts signed by the whole service."""
+    secret, cores = secrets.token_hex(32), sorted(os.sched_getaffinity(0))
+    swift = SwiftServer()
+    swift.start()
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as running:
+        running.callback(swift.stop)
+        env = {
+            "UPLOADCORE_STORAGE": f"s3://{swift.new_bucket()}?endpoint={swift.endpoint}&region={swift.region}&capabilities=swift",
+            "AWS_ACCESS_KEY_ID": swift.access_key,
+            "AWS_SECRET_ACCESS_KEY": swift.secret_key,
+            "AWS_DEFAULT_REGION": swift.region,
+            "UPLOADCORE_AUTH_JWT_KEY": secret,
+            "UPLOADCORE_LOG_LEVEL": "warning",
+        }
+        requests = []
+        for app in ("signing_app", "presigning_app"):
+            port = free_port()
+            of_its_own = {**env, "UPLOADCORE_DATA_DIR": str(Path(folder) / app)}
+            running.enter_context(process(uvicorn(f"tests.bench.{app}:app", port), port, core=cores[0], env=of_its_own))
+            bearer = token(secret)
+            asked = json.dumps({"part_numbers": list(range(1, 101))}).encode()
+            requests.append((port, post(initiated(port, bearer), asked, token=bearer)))
+        if len(cores) > 1:
+            os.sched_setaffinity(0, {cores[-1]})
+        for request in requests:
+            rate(*request, seconds=HTTP_SECONDS / 2)
+        rates = [[rate(*request, seconds=HTTP_SECONDS) for request in requests] for _ in range(turns)]
+        os.sched_setaffinity(0, set(cores))
+    ratios = [a / b for a, b in rates]
+    own, others = (statistics.median(column) for column in zip(*rates, strict=True))
+    return (
+        f"sign_100_http_vs_boto3 {statistics.median(ratios):.0f} (target 40 or more; min {min(ratios):.0f} max {max(ratios):.0f}; "
+        f"{own:.0f} against {others:.1f} requests/s on one core)"
+    )
+
+
 def main(turns: int = TURNS) -> list[str]:
     """Run; return the lines to print."""
     lines = [
@@ -167,6 +219,10 @@ def main(turns: int = TURNS) -> list[str]:
         hashes = Hashes.behind(ours(parts), [sent for _, sent in parts])
         target = "1.4 or less" if parts is SAME else "none of its own"
         lines.append(compared(name, partial(ours, parts), hashes.finish, turns * 10, target, inverse=False))
+    try:
+        lines.append(over_http())
+    except ServerError as error:
+        lines.append(f"sign_100_http_vs_boto3: left out: {error}")
     return lines
 
 
