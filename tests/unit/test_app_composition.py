@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from pathlib import Path
 
@@ -74,12 +75,16 @@ async def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 async def test_every_default_opens_in_a_folder_of_its_own(tmp_path: Path) -> None:
-    settings = load_settings(data_dir=tmp_path / "data", key_prefix="mine", url_lifetime="5m", max_open_uploads=1)
+    settings = load_settings(
+        data_dir=tmp_path / "data", key_prefix="mine", url_lifetime="5m", file_cache_ttl="7", max_open_uploads=1
+    )
 
     async with open_app(settings) as app:
         upload = await app.core.uploads.initiate(owner="u", filename="a", size=1)
         assert upload.state == "uploading"
         assert app.core.config.key_prefix == "mine"
+        assert app.core.config.url_lifetime == timedelta(minutes=5)
+        assert app.core.config.file_cache_ttl == timedelta(seconds=7)
 
     assert (tmp_path / "data" / "uploadcore.db").exists()
     assert (tmp_path / "data" / "files").is_dir()

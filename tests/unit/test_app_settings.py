@@ -29,6 +29,7 @@ def test_the_defaults_need_nothing_but_a_folder(tmp_path: Path) -> None:
     assert settings.database_url == f"sqlite:///{tmp_path}/uploadcore.db"
     assert (settings.cache, settings.base_url) == ("memory://", "http://127.0.0.1:8484")
     assert (settings.url_lifetime, settings.upload_lifetime) == (timedelta(minutes=15), timedelta(days=1))
+    assert settings.file_cache_ttl == timedelta(minutes=1)
 
 
 def test_a_folder_whose_name_is_not_plain_is_quoted_in_the_url(tmp_path: Path) -> None:

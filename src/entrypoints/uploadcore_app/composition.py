@@ -62,7 +62,10 @@ def _limits(settings: Settings) -> Admission:
 
 def _config(settings: Settings) -> UploadConfig:
     return UploadConfig(
-        key_prefix=settings.key_prefix, url_lifetime=settings.url_lifetime, upload_lifetime=settings.upload_lifetime
+        key_prefix=settings.key_prefix,
+        url_lifetime=settings.url_lifetime,
+        upload_lifetime=settings.upload_lifetime,
+        file_cache_ttl=settings.file_cache_ttl,
     )
 
 

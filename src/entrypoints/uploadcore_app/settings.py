@@ -62,6 +62,7 @@ class Settings(BaseSettings):
         key_prefix: First component of every storage key.
         url_lifetime: How long a signed URL is asked to live.
         upload_lifetime: From initiate to the deadline.
+        file_cache_ttl: How old a file may be that a read answers with, where a change did not reach the cache.
         max_size: Largest blob, in bytes; none by default.
         max_unknown_size: What an upload of unknown size may grow to, in bytes.
         max_open_uploads: Uploads an owner may have open; none by default.
@@ -94,6 +95,7 @@ class Settings(BaseSettings):
     key_prefix: str = Field(default="uploads", pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$", max_length=128)
     url_lifetime: Duration = Field(default=timedelta(minutes=15), gt=timedelta(0), le=timedelta(days=7))
     upload_lifetime: Duration = Field(default=timedelta(days=1), gt=timedelta(0), le=timedelta(days=365))
+    file_cache_ttl: Duration = Field(default=timedelta(minutes=1), gt=timedelta(0), le=timedelta(hours=1))
     max_size: ByteSize | None = None
     max_unknown_size: ByteSize = ByteSize(10 * 1024**3)
     max_open_uploads: int | None = Field(default=None, ge=1)
