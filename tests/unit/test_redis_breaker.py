@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 
 from hypothesis import given
@@ -111,6 +112,19 @@ async def test_closing_ends_a_probe_that_hangs() -> None:
     await breaker.close()
     await breaker.close()
     assert (probes.running, breaker.is_open) == (0, False)
+
+
+async def test_closing_ends_probes_that_lose_the_cancellation() -> None:
+    async def probe() -> bool:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return False
+
+    breaker = broken(probe, ManualClock())
+    await turn()
+    async with asyncio.timeout(10):
+        await breaker.close()
+    assert not breaker.is_open
 
 
 @given(st.lists(st.sampled_from(["failed", "succeeded", "probe fails", "probe succeeds", "time passes"]), max_size=60))

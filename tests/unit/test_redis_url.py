@@ -64,7 +64,7 @@ def test_a_url_is_understood(url: str, expected: RedisUrl) -> None:
         ("redis://:hunter2@c:port", "no number from 1 to 65535"),
         ("redis://:hunter2@c:0", "no number from 1 to 65535"),
         ("redis://:hunter2@c:65536", "no number from 1 to 65535"),
-        ("redis://:hunter2/more@c", "no number from 1 to 65535"),
+        ("redis://u:hunter2/more@c", "no number from 1 to 65535"),
         ("redis://:hunter2#more@c", "nothing after a '#'"),
         ("redis://:hunter2@[::1", "the hosts can't be read"),
         ("redis://:hunter2@c,d", "takes one host"),

@@ -66,7 +66,10 @@ class Breaker:
                 await probing
 
     async def _until_back(self) -> None:
-        while not await self._probe():
+        probing = asyncio.current_task()
+        # A cancelled probe may end as if it were not: until Python 3.12 asyncio.wait_for loses a cancellation that comes with the result.
+        while not await self._probe() and self._probing is probing:
             await self._clock.sleep(self._probe_every)
-        self._in_a_row = 0
-        self._probing = None
+        if self._probing is probing:
+            self._in_a_row = 0
+            self._probing = None

@@ -41,7 +41,7 @@ PROBE_TIMEOUT = 1.0
 """Seconds for one probe, which nobody waits for; and for the first, when opening. Finding a new master takes several answers."""
 
 WARN_EVERY = 60.0
-"""Seconds between two warnings for the same reason."""
+"""Seconds between two warnings of the same kind of error."""
 
 _PROBE_KEY = "probe"
 
@@ -251,11 +251,11 @@ class RedisCache:
         return True
 
     def _warn(self, exc: Exception) -> None:
-        reason = reason_of(exc)
-        if reason in self._warned:
-            return
-        self._warned[reason] = True
-        log.warning("the cache %s does not answer: %s; the database does its work meanwhile", self._url, reason)
+        kind = type(exc).__name__
+        if kind not in self._warned:
+            self._warned[kind] = True
+            reason = reason_of(exc)
+            log.warning("the cache %s does not answer: %s; the database does its work meanwhile", self._url, reason)
 
     def _chosen(self, name: str, argument: Any, default: Any) -> Any:
         """The argument, or else the URL's option, or else the default."""
