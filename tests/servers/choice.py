@@ -30,6 +30,8 @@ class Servers:
         """What tests could have gone to as well, and why they don't."""
         self.running: dict[str, Any] = {}
         """By id."""
+        self.names: dict[str, str] = {}
+        """Product and version, by id."""
         self._failed: dict[str, Exception] = {}
         self._known: dict[str, dict[str, Callable[[], Any]]] = {}
 
@@ -53,6 +55,7 @@ class Servers:
             server = self._known[kind][server_id]()
             try:
                 server.start()
+                self.names[server_id] = server.name
             except Exception as error:
                 self._failed[server_id] = error
                 raise

