@@ -63,7 +63,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     item.config.stash[TALLY].count(item, report)
     scan = item.config.stash[SCAN]
     for title, text in report.sections:
-        if title.split()[1] in SCANNED_SECTIONS:
+        _, section, phase = title.split()  # "Captured log call"; a later phase's report has the earlier ones' too
+        if section in SCANNED_SECTIONS and phase == report.when:
             scan.look(f"{title} of {item.nodeid}", text.encode(errors="replace"))
     if report.when == "teardown":
         scan.count("tests' captured logs")
