@@ -11,11 +11,8 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from io import BytesIO
 from typing import Any, Unpack
 from urllib.parse import unquote_plus
-
-import urllib3
 
 from uploadcore.errors import InvalidRequestError
 from uploadcore.file import Checksum, ChecksumAlgorithm
@@ -163,6 +160,10 @@ class BotoClient:
         self._client.meta.events.register("after-call.s3.CompleteMultipartUpload", _keep_body)
 
     @property
+    def transport(self) -> Transport:
+        return self._transport
+
+    @property
     def endpoint(self) -> str:
         endpoint: str = self._client.meta.endpoint_url
         return endpoint
@@ -251,8 +252,7 @@ class BotoClient:
     def _send(self, request: AWSPreparedRequest, **_: object) -> AWSResponse:
         """Instead of botocore's own session. What this raises reaches the caller as it is: nothing of botocore's looks at it again."""
         answer = self._transport.send(request.method, request.url, _text(request.headers), _bytes(request.body))
-        raw = urllib3.HTTPResponse(BytesIO(answer.body), answer.headers, answer.status, preload_content=False)
-        return AWSResponse(request.url, answer.status, dict(answer.headers), raw)
+        return AWSResponse(request.url, answer.status, dict(answer.headers), answer.as_response())
 
 
 _BODY = "uploadcore-body"

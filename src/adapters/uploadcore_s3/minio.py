@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from io import BytesIO
 from typing import Any, Protocol, Unpack, cast
 from urllib.parse import unquote_plus, urlsplit
 from xml.etree import ElementTree as ET
@@ -159,8 +158,7 @@ class _Pool(urllib3.PoolManager):
         self, method: str, url: str, *, body: Any = None, headers: Mapping[str, str] | None = None, **_: Any
     ) -> urllib3.HTTPResponse:
         content = body.encode() if isinstance(body, str) else body
-        answer = self._transport.send(method, url, dict(headers or {}), content)
-        return urllib3.HTTPResponse(BytesIO(answer.body), answer.headers, answer.status, preload_content=True)
+        return self._transport.send(method, url, dict(headers or {}), content).as_response()
 
 
 class MinioClient:
@@ -198,6 +196,10 @@ class MinioClient:
             set_style = client.enable_virtual_style_endpoint
         set_style()
         self._seam = cast("_Execute", client._execute)
+
+    @property
+    def transport(self) -> Transport:
+        return self._transport
 
     @property
     def endpoint(self) -> str:

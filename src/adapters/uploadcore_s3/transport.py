@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -54,6 +55,12 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+    def as_response(self) -> urllib3.HTTPResponse:
+        """The same as urllib3 would give it, for an SDK to read. The answer to a HEAD tells of a length and has none."""
+        return urllib3.HTTPResponse(
+            BytesIO(self.body), self.headers, self.status, preload_content=False, enforce_content_length=False
+        )
 
 
 class Transport:
