@@ -19,8 +19,9 @@ from uploadcore.errors import (
 from uploadcore.file import Checksum
 from uploadcore.plan import PartLedger, StoredPart
 from uploadcore.ports import Clock, ObjectStore
+from uploadcore.recording import contradicts
 from uploadcore.states import UploadState
-from uploadcore.steps import UploadSteps, contradicts
+from uploadcore.steps import UploadSteps
 from uploadcore.upload import Expected, Strategy, Upload
 
 __all__ = ["Completing"]

@@ -13,6 +13,7 @@ from uploadcore.errors import FileNotReadyError, IdempotencyMismatchError, Inval
 from uploadcore.file import File, FileStatus
 from uploadcore.plan import PartPlan
 from uploadcore.ports import (
+    Admission,
     Clock,
     Database,
     IdempotencyRecord,
@@ -59,31 +60,38 @@ class Initiation:
             owner=asked.owner, filename=asked.filename, size=asked.size, content_type=asked.content_type
         )
         limits = await self._policy.admit(request)
-        charge = admit(request, limits)
-        upload = await self._planned(asked, charge)
-        standing = record = IdempotencyRecord(
-            owner=asked.owner, key=key or "", fingerprint=asked.digest(), upload_id=upload.id
-        )
+        upload = await self._planned(asked, admit(request, limits))
+        record = IdempotencyRecord(owner=asked.owner, key=key or "", fingerprint=asked.digest(), upload_id=upload.id)
         began = self._clock.monotonic()
         async with self._database.transaction() as tx:
-            if key is not None:
-                standing = await tx.idempotency.claim(record, kept=self._config.idempotency_kept)
-            if standing.upload_id == upload.id:
-                await tx.quotas.reserve(
-                    asked.owner, size=charge, max_uploads=limits.max_open_uploads, max_bytes=limits.max_bytes_in_flight
-                )
-                file = await self._file_for(tx, asked, upload)
-                upload = await tx.uploads.add(upload, lifetime=self._config.upload_lifetime, lease=self._config.lease)
-                if upload.strategy is Strategy.SINGLE:
-                    upload = await tx.uploads.save(upload.opened(None))
-        if standing.upload_id == upload.id:
-            await self._steps.copies.files.remember(file, as_of=began)
-            return upload
+            standing = await self._claimed(tx, record)
+            born = await self._born(tx, asked, upload, limits) if standing.upload_id == upload.id else None
+        if born is not None:
+            await self._steps.copies.files.remember(born[1], as_of=began)
+            return born[0]
         if standing.fingerprint != record.fingerprint:
             raise IdempotencyMismatchError(
                 f"idempotency key {key!r} was used before with another request", upload_id=standing.upload_id
             )
         return await self.replayed(standing.upload_id)
+
+    async def _claimed(self, tx: Transaction, record: IdempotencyRecord) -> IdempotencyRecord:
+        """The record that stands under the key; this one, if there is no key."""
+        return await tx.idempotency.claim(record, kept=self._config.idempotency_kept) if record.key else record
+
+    async def _born(self, tx: Transaction, asked: NewUpload, upload: Upload, limits: Admission) -> tuple[Upload, File]:
+        """Charge the quota; write the upload and its file."""
+        await tx.quotas.reserve(
+            asked.owner,
+            size=upload.reserved_bytes,
+            max_uploads=limits.max_open_uploads,
+            max_bytes=limits.max_bytes_in_flight,
+        )
+        file = await self._file_for(tx, asked, upload)
+        upload = await tx.uploads.add(upload, lifetime=self._config.upload_lifetime, lease=self._config.lease)
+        if upload.strategy is Strategy.SINGLE:
+            upload = await tx.uploads.save(upload.opened(None))
+        return upload, file
 
     async def _planned(self, asked: NewUpload, charge: int) -> Upload:
         """Freeze the plan and choose the key."""

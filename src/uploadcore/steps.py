@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from types import MappingProxyType
 
-from uploadcore.cached import Copies
-from uploadcore.config import UploadConfig
 from uploadcore.errors import (
     ChecksumMismatchError,
     DatabaseUnavailableError,
@@ -26,13 +24,12 @@ from uploadcore.errors import (
     UploadCoreError,
     VersionConflictError,
 )
-from uploadcore.events import Event, EventType
-from uploadcore.file import Checksum, File, FileStatus, VerifiedBy
+from uploadcore.file import Checksum, File
 from uploadcore.plan import PartLedger, StoredPart
-from uploadcore.ports import MARKER, Clock, Database, ObjectHeaders, ObjectStore, StoredObject
-from uploadcore.records import existing_file, existing_upload
+from uploadcore.ports import MARKER, ObjectHeaders, StoredObject
+from uploadcore.recording import Recording, again, contradicts, expected_of
 from uploadcore.states import UploadState
-from uploadcore.upload import Address, Expected, Reason, Strategy, Transition, Upload
+from uploadcore.upload import Address, Strategy, Transition, Upload
 
 __all__ = ["UploadSteps", "object_headers"]
 
@@ -40,9 +37,6 @@ log = logging.getLogger(__name__)
 
 CLEANING_ROUNDS = 3
 """A part in flight during an abort can survive it; the abort is repeated until the store shows nothing (S3 API, AbortMultipartUpload)."""
-
-FILE_ATTEMPTS = 5
-"""How often an outcome is recorded anew because its file was changed meanwhile; then the sweeper does it."""
 
 
 @dataclass
@@ -58,51 +52,8 @@ def object_headers(upload: Upload) -> ObjectHeaders:
     return ObjectHeaders(content_type=upload.content_type, metadata=MappingProxyType({MARKER: upload.id}))
 
 
-class UploadSteps:
+class UploadSteps(Recording):
     """Effects on the store, and their outcome in the database."""
-
-    def __init__(
-        self, *, store: ObjectStore, database: Database, copies: Copies, clock: Clock, config: UploadConfig
-    ) -> None:
-        """Work on these ports."""
-        self.store = store
-        self.database = database
-        self.copies = copies
-        self.clock = clock
-        self.config = config
-
-    async def read(self, upload_id: str) -> Upload:
-        """The upload as the database has it.
-
-        Raises:
-            UploadNotFoundError: There is none.
-        """
-        async with self.database.reader() as tx:
-            return await existing_upload(tx, upload_id)
-
-    async def save(self, transition: Transition) -> Upload:
-        """Carry out one transition, alone in its transaction.
-
-        Raises:
-            VersionConflictError: Somebody else was faster, or a condition does not hold.
-        """
-        began = self.clock.monotonic()
-        async with self.database.transaction() as tx:
-            saved = await tx.uploads.save(transition)
-        await self.copies.uploads.remember(saved, as_of=began)
-        return saved
-
-    async def save_file(self, file: File, *, lease: timedelta | None = None, lease_passed: bool = False) -> File:
-        """Save one file, alone in its transaction.
-
-        Raises:
-            VersionConflictError: Somebody else was faster, or holds its lease.
-        """
-        began = self.clock.monotonic()
-        async with self.database.transaction() as tx:
-            saved = await tx.files.save(file, lease=lease, lease_passed=lease_passed)
-        await self.copies.files.remember(saved, as_of=began)
-        return saved
 
     async def listed(self, upload: Upload) -> list[StoredPart]:
         """The store's parts; of a single PUT, the object is the one part.
@@ -213,7 +164,7 @@ class UploadSteps:
 
     async def _complete(self, held: _Held, parts: Sequence[StoredPart]) -> bool:
         """Call the store. `False` if it knows no such multipart upload; any other answer is for a look at the object to tell."""
-        upload, expected = held.upload, _expected(held.upload)
+        upload, expected = held.upload, expected_of(held.upload)
         checksum = self._verifiable(expected.checksum)
         try:
             await self.store.complete_multipart(upload.address, parts, size=expected.size, checksum=checksum)
@@ -253,39 +204,12 @@ class UploadSteps:
         """Record what stands under the key: the whole, or something else."""
         if _is_whole(held.upload, found):
             async with held.lock:
-                held.upload = await _again(lambda: self._record_completed(held.upload, found))
+                held.upload = await again(lambda: self._record_completed(held.upload, found))
         else:
             await self._advance(held, lambda upload: upload.integrity_failed(self.config.lease))
         if held.upload.state is UploadState.ABORTING:
             return await self.clean(held.upload)
         return held.upload
-
-    async def _record_completed(self, upload: Upload, found: StoredObject) -> Upload:
-        began = self.clock.monotonic()
-        async with self.database.transaction() as tx:
-            file = await existing_file(tx, upload.file_id)
-            if file.status in {FileStatus.DELETING, FileStatus.DELETED}:
-                saved = await tx.uploads.save(upload.integrity_failed(self.config.lease, Reason.FILE_DELETED))
-            else:
-                saved = await tx.uploads.save(upload.assembled())
-                if file.upload_id != upload.id:
-                    superseded = await existing_upload(tx, file.upload_id)
-                    if superseded.state is UploadState.COMPLETED:
-                        await tx.uploads.save(superseded.recheck(self.config.recheck_after))
-                checksum, verified_by = _vouched(upload, found)
-                file = await tx.files.save(
-                    file.becomes_available(
-                        upload_id=upload.id,
-                        address=upload.address,
-                        size=found.size,
-                        content_type=upload.content_type,
-                        checksum=checksum,
-                        verified_by=verified_by,
-                    )
-                )
-                await tx.quotas.release(upload.owner, size=upload.reserved_bytes)
-        await self._remember(saved, file, as_of=began)
-        return saved
 
     async def _lost(self, held: _Held) -> Upload:
         """Neither upload nor object: remember the first sighting, act on one that is old enough."""
@@ -372,23 +296,7 @@ class UploadSteps:
             clean = False
         if not clean:
             return await self.save(upload.lease_given_up())
-        return await _again(lambda: self._record_cleaned(upload))
-
-    async def _record_cleaned(self, upload: Upload) -> Upload:
-        began = self.clock.monotonic()
-        async with self.database.transaction() as tx:
-            saved = await tx.uploads.save(upload.cleaned(recheck_after=self.config.recheck_after))
-            file = await existing_file(tx, upload.file_id)
-            if file.status is FileStatus.UPLOADING and file.upload_id == upload.id:
-                file = await tx.files.save(file.fails())
-            await tx.quotas.release(upload.owner, size=upload.reserved_bytes)
-        await self._remember(saved, file, as_of=began)
-        return saved
-
-    async def _remember(self, upload: Upload, file: File, *, as_of: float) -> None:
-        await asyncio.gather(
-            self.copies.uploads.remember(upload, as_of=as_of), self.copies.files.remember(file, as_of=as_of)
-        )
+        return await again(lambda: self._record_cleaned(upload))
 
     async def wipe(self, upload: Upload) -> bool:
         """Make the store forget an upload and its object; whether it shows nothing of them any more.
@@ -425,58 +333,12 @@ class UploadSteps:
         """
         if not await self.wipe(await self.read(file.upload_id)):
             raise StoreUnavailableError(f"the store still shows the content of file {file.id!r}", file_id=file.id)
-        began = self.clock.monotonic()
-        async with self.database.transaction() as tx:
-            deleted = await tx.files.save(file.is_deleted())
-            await tx.outbox.add(
-                Event(
-                    type=EventType.FILE_DELETED,
-                    owner=file.owner,
-                    upload_id=file.upload_id,
-                    file_id=file.id,
-                    id=f"{file.id}-deleted",
-                    data=MappingProxyType({"filename": file.name}),
-                )
-            )
-            upload = await existing_upload(tx, file.upload_id)
-            await tx.uploads.save(upload.recheck(self.config.recheck_after))
-        await self.copies.files.remember(deleted, as_of=began)
-        return deleted
-
-
-async def _again(record: Callable[[], Awaitable[Upload]]) -> Upload:
-    """Record an outcome, once more where only what is said about the file has changed meanwhile: that may be at any time."""
-    for _ in range(FILE_ATTEMPTS - 1):
-        try:
-            return await record()
-        except VersionConflictError as exc:
-            if exc.file_id is None or exc.upload_id is not None:
-                raise
-    return await record()
-
-
-def _expected(upload: Upload) -> Expected:
-    """What the object of a fenced upload must look like."""
-    assert upload.expected is not None, "set by the fence"
-    return upload.expected
+        return await self._record_deleted(file)
 
 
 def _is_whole(upload: Upload, found: StoredObject) -> bool:
     """Size and marker decide; and the checksum, where the store tells one of the declared kind."""
-    expected = _expected(upload)
+    expected = expected_of(upload)
     if found.size != expected.size or found.metadata.get(MARKER) != upload.id:
         return False
     return not contradicts(expected.checksum, found.checksum)
-
-
-def contradicts(declared: Checksum | None, found: Checksum | None) -> bool:
-    """Whether two checksums show that the bytes differ: those of two kinds can't be compared, and show nothing."""
-    return declared is not None and found is not None and declared.algorithm is found.algorithm and declared != found
-
-
-def _vouched(upload: Upload, found: StoredObject) -> tuple[Checksum | None, VerifiedBy | None]:
-    """The file's checksum, and who vouches for it."""
-    declared = _expected(upload).checksum
-    if declared is not None and (found.checksum is None or found.checksum.algorithm != declared.algorithm):
-        return declared, VerifiedBy.CLIENT
-    return found.checksum, None if found.checksum is None else VerifiedBy.STORE

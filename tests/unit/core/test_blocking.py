@@ -60,6 +60,8 @@ def test_one_blob_from_first_to_last() -> None:
         assert done.file is not None
         assert core.files.get(done.file.id, owner="u") == done.file
         assert _thread.run(store.fetch(core.files.content(done.file.id, owner="u"))) == b"x" * 25
+        file = core.files.update(done.file.id, owner="u", if_version=done.file.version, labels=["x"])
+        assert core.files.find(owner="u", label="x").files == (file,)
         assert core.relay() == 1
         assert core.files.delete(done.file.id, owner="u").status is FileStatus.DELETED
         other = core.uploads.initiate(owner="u", filename="b", size=1)

@@ -18,6 +18,8 @@ from uploadcore import UploadConfig
         ({"lease": timedelta(seconds=10)}, "lease_renewal"),
         ({"lease_renewal": timedelta(0)}, "lease_renewal"),
         ({"upload_lifetime": timedelta(0)}, "upload_lifetime"),
+        ({"cache_ttl": timedelta(0)}, "cache_ttl"),
+        ({"file_cache_ttl": timedelta(0)}, "file_cache_ttl"),
         ({"key_prefix": ""}, "key_prefix"),
         ({"key_prefix": "/uploads"}, "key_prefix"),
         ({"key_prefix": "uploads/"}, "key_prefix"),

@@ -1,0 +1,165 @@
+"""The outcome of what was done at the store, in the database and in the copies: each in one transaction, then written through.
+
+What is said about a file may be changed at any time, also while the outcome of its upload is recorded; that is then done once more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from types import MappingProxyType
+
+from uploadcore.cached import Copies
+from uploadcore.config import UploadConfig
+from uploadcore.errors import VersionConflictError
+from uploadcore.events import Event, EventType
+from uploadcore.file import Checksum, File, FileStatus, VerifiedBy
+from uploadcore.ports import Clock, Database, ObjectStore, StoredObject
+from uploadcore.records import existing_file, existing_upload
+from uploadcore.states import UploadState
+from uploadcore.upload import Expected, Reason, Transition, Upload
+
+__all__ = ["Recording", "again", "contradicts", "expected_of"]
+
+FILE_ATTEMPTS = 5
+"""How often an outcome is recorded anew because its file was changed meanwhile; then the sweeper does it."""
+
+
+class Recording:
+    """Reads and writes uploads and files."""
+
+    def __init__(
+        self, *, store: ObjectStore, database: Database, copies: Copies, clock: Clock, config: UploadConfig
+    ) -> None:
+        """Work on these ports."""
+        self.store = store
+        self.database = database
+        self.copies = copies
+        self.clock = clock
+        self.config = config
+
+    async def read(self, upload_id: str) -> Upload:
+        """The upload as the database has it.
+
+        Raises:
+            UploadNotFoundError: There is none.
+        """
+        async with self.database.reader() as tx:
+            return await existing_upload(tx, upload_id)
+
+    async def save(self, transition: Transition) -> Upload:
+        """Carry out one transition, alone in its transaction.
+
+        Raises:
+            VersionConflictError: Somebody else was faster, or a condition does not hold.
+        """
+        began = self.clock.monotonic()
+        async with self.database.transaction() as tx:
+            saved = await tx.uploads.save(transition)
+        await self.copies.uploads.remember(saved, as_of=began)
+        return saved
+
+    async def save_file(self, file: File, *, lease: timedelta | None = None, lease_passed: bool = False) -> File:
+        """Save one file, alone in its transaction.
+
+        Raises:
+            VersionConflictError: Somebody else was faster, or holds its lease.
+        """
+        began = self.clock.monotonic()
+        async with self.database.transaction() as tx:
+            saved = await tx.files.save(file, lease=lease, lease_passed=lease_passed)
+        await self.copies.files.remember(saved, as_of=began)
+        return saved
+
+    async def _record_completed(self, upload: Upload, found: StoredObject) -> Upload:
+        began = self.clock.monotonic()
+        async with self.database.transaction() as tx:
+            file = await existing_file(tx, upload.file_id)
+            if file.status in {FileStatus.DELETING, FileStatus.DELETED}:
+                saved = await tx.uploads.save(upload.integrity_failed(self.config.lease, Reason.FILE_DELETED))
+            else:
+                saved = await tx.uploads.save(upload.assembled())
+                if file.upload_id != upload.id:
+                    superseded = await existing_upload(tx, file.upload_id)
+                    if superseded.state is UploadState.COMPLETED:
+                        await tx.uploads.save(superseded.recheck(self.config.recheck_after))
+                checksum, verified_by = _vouched(upload, found)
+                file = await tx.files.save(
+                    file.becomes_available(
+                        upload_id=upload.id,
+                        address=upload.address,
+                        size=found.size,
+                        content_type=upload.content_type,
+                        checksum=checksum,
+                        verified_by=verified_by,
+                    )
+                )
+                await tx.quotas.release(upload.owner, size=upload.reserved_bytes)
+        await self._remember(saved, file, as_of=began)
+        return saved
+
+    async def _record_cleaned(self, upload: Upload) -> Upload:
+        began = self.clock.monotonic()
+        async with self.database.transaction() as tx:
+            saved = await tx.uploads.save(upload.cleaned(recheck_after=self.config.recheck_after))
+            file = await existing_file(tx, upload.file_id)
+            if file.status is FileStatus.UPLOADING and file.upload_id == upload.id:
+                file = await tx.files.save(file.fails())
+            await tx.quotas.release(upload.owner, size=upload.reserved_bytes)
+        await self._remember(saved, file, as_of=began)
+        return saved
+
+    async def _remember(self, upload: Upload, file: File, *, as_of: float) -> None:
+        await asyncio.gather(
+            self.copies.uploads.remember(upload, as_of=as_of), self.copies.files.remember(file, as_of=as_of)
+        )
+
+    async def _record_deleted(self, file: File) -> File:
+        began = self.clock.monotonic()
+        async with self.database.transaction() as tx:
+            deleted = await tx.files.save(file.is_deleted())
+            await tx.outbox.add(
+                Event(
+                    type=EventType.FILE_DELETED,
+                    owner=file.owner,
+                    upload_id=file.upload_id,
+                    file_id=file.id,
+                    id=f"{file.id}-deleted",
+                    data=MappingProxyType({"filename": file.name}),
+                )
+            )
+            upload = await existing_upload(tx, file.upload_id)
+            await tx.uploads.save(upload.recheck(self.config.recheck_after))
+        await self.copies.files.remember(deleted, as_of=began)
+        return deleted
+
+
+async def again(record: Callable[[], Awaitable[Upload]]) -> Upload:
+    """Record an outcome, once more where only what is said about the file has changed meanwhile: that may be at any time."""
+    for _ in range(FILE_ATTEMPTS - 1):
+        try:
+            return await record()
+        except VersionConflictError as exc:
+            if exc.file_id is None or exc.upload_id is not None:
+                raise
+    return await record()
+
+
+def expected_of(upload: Upload) -> Expected:
+    """What the object of a fenced upload must look like."""
+    assert upload.expected is not None, "set by the fence"
+    return upload.expected
+
+
+def contradicts(declared: Checksum | None, found: Checksum | None) -> bool:
+    """Whether two checksums show that the bytes differ: those of two kinds can't be compared, and show nothing."""
+    return declared is not None and found is not None and declared.algorithm is found.algorithm and declared != found
+
+
+def _vouched(upload: Upload, found: StoredObject) -> tuple[Checksum | None, VerifiedBy | None]:
+    """The file's checksum, and who vouches for it."""
+    declared = expected_of(upload).checksum
+    if declared is not None and (found.checksum is None or found.checksum.algorithm != declared.algorithm):
+        return declared, VerifiedBy.CLIENT
+    return found.checksum, None if found.checksum is None else VerifiedBy.STORE
