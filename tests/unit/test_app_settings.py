@@ -81,6 +81,7 @@ def test_variables_are_read_and_arguments_come_before_them(monkeypatch: pytest.M
         ({"metrics_token": "short"}, "UPLOADCORE_METRICS_TOKEN: "),
         ({"log_format": "xml"}, "UPLOADCORE_LOG_FORMAT: "),
         ({"key_prefix": "/x/"}, "UPLOADCORE_KEY_PREFIX: "),
+        ({"part_size_min": "0"}, "UPLOADCORE_PART_SIZE_MIN: "),
         ({"unheard_of": "1"}, "UPLOADCORE_UNHEARD_OF: "),
     ],
 )

@@ -40,7 +40,9 @@ class EventTally:
 
 
 def _context(settings: Settings) -> AdapterContext:
-    return AdapterContext(data_dir=settings.data_dir.absolute(), public_url=settings.base_url)
+    return AdapterContext(
+        data_dir=settings.data_dir.absolute(), public_url=settings.base_url, part_size_min=settings.part_size_min
+    )
 
 
 def _cache(settings: Settings, context: AdapterContext) -> Cache | None:

@@ -60,6 +60,7 @@ class Settings(BaseSettings):
         cache: Cache URL; `none` for none.
         public_url: Where clients reach this service; default the address it listens on.
         key_prefix: First component of every storage key.
+        part_size_min: Smallest part, in bytes, where the store takes smaller ones than S3's 5 MiB.
         url_lifetime: How long a signed URL is asked to live.
         upload_lifetime: From initiate to the deadline.
         file_cache_ttl: How old a file may be that a read answers with, where a change did not reach the cache.
@@ -93,6 +94,7 @@ class Settings(BaseSettings):
     cache: str = "memory://"
     public_url: str | None = None
     key_prefix: str = Field(default="uploads", pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$", max_length=128)
+    part_size_min: ByteSize | None = Field(default=None, ge=1)
     url_lifetime: Duration = Field(default=timedelta(minutes=15), gt=timedelta(0), le=timedelta(days=7))
     upload_lifetime: Duration = Field(default=timedelta(days=1), gt=timedelta(0), le=timedelta(days=365))
     file_cache_ttl: Duration = Field(default=timedelta(minutes=1), gt=timedelta(0), le=timedelta(hours=1))
