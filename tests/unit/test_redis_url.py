@@ -136,6 +136,20 @@ def test_values_out_of_range_are_refused(option: str, complaint: str) -> None:
         RedisCache(f"redis://c?{option}")
 
 
+@pytest.mark.parametrize("option", ["ca_file", "cert_file"])
+def test_a_file_that_holds_no_certificate_is_refused(tmp_path: Path, option: str) -> None:
+    (tmp_path / "other.pem").write_text(SECRET)
+    with pytest.raises(InvalidRequestError, match="can't be used: SSLError") as caught:
+        RedisCache(f"rediss://:{SECRET}@c?{option}={tmp_path}/other.pem")
+    assert SECRET not in str(caught.value)
+
+
+def test_a_key_without_its_certificate_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "other.key").write_text(SECRET)
+    with pytest.raises(InvalidRequestError, match="key_file goes with cert_file"):
+        RedisCache(f"rediss://c?key_file={tmp_path}/other.key")
+
+
 def test_a_negative_number_of_entries_is_refused() -> None:
     with pytest.raises(InvalidRequestError, match="0 or more"):
         RedisCache("redis://c", near_entries=-1)

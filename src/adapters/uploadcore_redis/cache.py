@@ -15,7 +15,7 @@ from uploadcore.errors import InvalidRequestError
 from uploadcore.ports import AdapterContext, Clock
 from uploadcore.system import SystemClock
 from uploadcore_redis.breaker import Breaker
-from uploadcore_redis.connecting import Client, connect
+from uploadcore_redis.connecting import Client, connect, tls_context
 from uploadcore_redis.errors import UnansweredError, reason_of
 from uploadcore_redis.near import MARKER_LIFE, NearCache
 from uploadcore_redis.scripts import (
@@ -38,7 +38,8 @@ MAX_NEAR_TTL = 1.0
 """Seconds. What another process has changed is seen here that much later."""
 
 PROBE_TIMEOUT = 1.0
-"""Seconds for one probe, which nobody waits for; and for the first, when opening. Finding a new master takes several answers."""
+"""Seconds for one probe, which nobody waits for; and for the first, when opening. Finding a new master takes several answers. Not less than
+a call has."""
 
 WARN_EVERY = 60.0
 """Seconds between two warnings of the same kind of error."""
@@ -100,6 +101,7 @@ class RedisCache:
         self._check()
         if entries < 0:
             raise InvalidRequestError(f"a cache's near_entries are 0 or more, not {entries}")
+        self._tls = tls_context(self._url)
         clock = clock or SystemClock()
         self._near = NearCache(entries, self._near_ttl, clock)
         self._reading: dict[str, asyncio.Task[bytes | None]] = {}
@@ -118,6 +120,7 @@ class RedisCache:
         if self._client is None:
             self._client = connect(
                 self._url,
+                self._tls,
                 # Less than a whole call has: a cluster's client looks for the new topology when a node times out, not when we cut it.
                 socket_timeout=self._timeout * 0.8,
                 max_connections=self._max_connections + 1,  # the probe's
@@ -239,7 +242,7 @@ class RedisCache:
         if client is None:
             return False
         try:
-            async with asyncio.timeout(PROBE_TIMEOUT):
+            async with asyncio.timeout(max(PROBE_TIMEOUT, self._timeout)):
                 await client.execute("GET", self._probe_key)
         except Exception as exc:  # noqa: BLE001 - as in _ask
             self._was_away = True

@@ -8,11 +8,14 @@ What of redis-py 8 this rests on, each with a test:
   from the pool has something unread.)
 - A connection from the pool that the server has closed is noticed before it is used; keep-alive finds those that vanished. So there is
   no health check, which costs a round trip.
+- It would read the authorities' certificates anew for each connection: tens of milliseconds in which nothing else goes on. So all share one
+  context.
 - Its blocking pool may lose a connection when a call is cancelled while it gives one back. So its pools do not wait: ours does.
 """
 
 from __future__ import annotations
 
+import ssl
 from typing import Any, Protocol
 
 from redis.asyncio import Redis, RedisCluster
@@ -21,9 +24,10 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
+from uploadcore.errors import InvalidRequestError
 from uploadcore_redis.url import RedisUrl, Topology
 
-__all__ = ["Client", "connect"]
+__all__ = ["Client", "connect", "tls_context"]
 
 
 class Client(Protocol):
@@ -36,45 +40,80 @@ class Client(Protocol):
         """Close its connections."""
 
 
-def connect(url: RedisUrl, *, socket_timeout: float, max_connections: int) -> Client:
+def tls_context(url: RedisUrl) -> ssl.SSLContext | None:
+    """What a URL says about TLS. Reads files.
+
+    Raises:
+        InvalidRequestError: A file holds something else than it should.
+    """
+    if not url.tls:
+        return None
+    authorities, certificate = url.options.get("ca_file"), url.options.get("cert_file")
+    try:
+        # Of the system, if none is named.
+        context = ssl.create_default_context(cafile=authorities)
+        if certificate is not None:
+            context.load_cert_chain(certificate, url.options.get("key_file"))
+    except (OSError, ValueError) as exc:
+        raise InvalidRequestError(f"{url}: ca_file, cert_file or key_file can't be used: {type(exc).__name__}") from exc
+    return context
+
+
+def connect(url: RedisUrl, context: ssl.SSLContext | None, *, socket_timeout: float, max_connections: int) -> Client:
     """Make the client a URL asks for. It connects when it is used.
 
     Args:
         url: Where the server is.
+        context: For TLS, if the URL says so.
         socket_timeout: Seconds for connecting, for sending and for each answer.
         max_connections: At most that many, per node in a cluster. A call beyond that fails at once.
     """
-    transport = _transport(url, socket_timeout)
-    server = transport | {"username": url.username, "password": url.password, "max_connections": max_connections}
-    match url.topology:
-        case Topology.SINGLE:
-            [host] = url.hosts
-            return _Server(Redis(host=host.name, port=host.port, db=url.db, **server))
-        case Topology.SENTINEL:
-            options = url.options
-            own = {"username": options.get("sentinel_username"), "password": options.get("sentinel_password")}
-            where = [(host.name, host.port) for host in url.hosts]
-            sentinel: Sentinel = Sentinel(where, sentinel_kwargs=transport | own)  # type: ignore[no-untyped-call]
-            return _Server(sentinel.master_for(url.service, db=url.db, **server), sentinel)
-        case Topology.CLUSTER:
-            nodes = [ClusterNode(host.name, host.port) for host in url.hosts]
-            return _Cluster(RedisCluster(startup_nodes=nodes, **server))
-
-
-def _transport(url: RedisUrl, socket_timeout: float) -> dict[str, Any]:
-    options: dict[str, Any] = {
+    transport: dict[str, Any] = {
         "socket_timeout": socket_timeout,
         "socket_connect_timeout": socket_timeout,
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
         "driver_info": None,
+        "ssl": url.tls,
     }
-    if url.tls:
-        options["ssl"] = True
-        for ours, theirs in (("ca_file", "ssl_ca_certs"), ("cert_file", "ssl_certfile"), ("key_file", "ssl_keyfile")):
-            if ours in url.options:
-                options[theirs] = str(url.options[ours])
-    return options
+    server = transport | {"username": url.username, "password": url.password, "max_connections": max_connections}
+    match url.topology:
+        case Topology.SINGLE:
+            [host] = url.hosts
+            redis = Redis(host=host.name, port=host.port, db=url.db, **server)
+            _share(context, redis.connection_pool)
+            return _Server(redis)
+        case Topology.SENTINEL:
+            options = url.options
+            own = {"username": options.get("sentinel_username"), "password": options.get("sentinel_password")}
+            where = [(host.name, host.port) for host in url.hosts]
+            sentinel: Sentinel = Sentinel(where, sentinel_kwargs=transport | own)  # type: ignore[no-untyped-call]
+            master = sentinel.master_for(url.service, db=url.db, **server)
+            _share(context, master.connection_pool, *(one.connection_pool for one in sentinel.sentinels))
+            return _Server(master, sentinel)
+        case Topology.CLUSTER:
+            cluster = RedisCluster(startup_nodes=[ClusterNode(host.name, host.port) for host in url.hosts], **server)
+            _share(context, *cluster.nodes_manager.startup_nodes.values())
+            if context is not None:
+                kind = cluster.connection_kwargs["connection_class"]
+                cluster.connection_kwargs["connection_class"] = _with_context(kind, context)
+            return _Cluster(cluster)
+
+
+def _share(context: ssl.SSLContext | None, *pools: Any) -> None:
+    """Let every connection these make use that context."""
+    if context is not None:
+        for pool in pools:
+            pool.connection_class = _with_context(pool.connection_class, context)
+
+
+def _with_context(kind: type[Any], context: ssl.SSLContext) -> type[Any]:
+    class WithContext(kind):  # type: ignore[misc]
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            self.ssl_context.context = context
+
+    return WithContext
 
 
 class _Server:

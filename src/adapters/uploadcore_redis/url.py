@@ -161,6 +161,8 @@ def _options(scheme: str, query: str, topology: Topology, *, tls: bool) -> dict[
             options[name] = allowed[name](text)
         except ValueError:
             raise InvalidRequestError(f"{scheme}://: {name} is {_EXPECTED[allowed[name]]}") from None
+    if "key_file" in options and "cert_file" not in options:
+        raise InvalidRequestError(f"{scheme}://: key_file goes with cert_file")
     return options
 
 

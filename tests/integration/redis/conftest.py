@@ -17,6 +17,10 @@ from tests.servers.redis import RedisServer
 from uploadcore_redis import RedisCache
 
 HOUR = timedelta(hours=1)
+SHORT = timedelta(milliseconds=100)
+"""The deadline by default: for tests in which it is reached."""
+LONG = timedelta(seconds=10)
+"""One that is not reached on a machine that is busy with other things: for tests in which the server answers."""
 PATIENCE = 30.0
 """Seconds until a test gives up waiting for what takes a moment."""
 
@@ -34,10 +38,10 @@ async def until(holds: Callable[[], Coroutine[Any, Any, bool]]) -> None:
 
 
 async def until_answered(cache: RedisCache, key: str = "again") -> None:
-    """Wait until the server is used again."""
+    """Wait until the server is used again, and has stored `value of <key>`."""
 
     async def stored() -> bool:
-        return await cache.set_if_newer(key, b"again", 1, ttl=HOUR) is True
+        return await cache.set_if_newer(key, f"value of {key}".encode(), 1, ttl=HOUR) is True
 
     await until(stored)
 
@@ -82,11 +86,11 @@ def look(own_redis: RedisServer) -> Server:
 
 @pytest.fixture
 async def opened() -> AsyncIterator[CacheFactory]:
-    """Opens caches, which are closed when the test has ended."""
+    """Opens caches, with time enough if not told otherwise, which are closed when the test has ended."""
     caches: list[RedisCache] = []
 
     async def open_one(url: str, **options: Any) -> RedisCache:
-        cache = RedisCache(url, **options)
+        cache = RedisCache(url, **{"timeout": LONG, **options})
         caches.append(cache)
         await cache.open()
         return cache

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.integration.redis.conftest import HOUR, CacheFactory, Server, until_answered
+from tests.integration.redis.conftest import HOUR, SHORT, CacheFactory, Server, until_answered
 from tests.servers.redis import RedisServer
 from uploadcore import UploadCore
 from uploadcore.errors import UploadNotFoundError
@@ -43,7 +43,7 @@ async def test_a_killed_server_is_as_good_as_no_cache_until_it_is_back(
 async def test_a_server_that_hangs_is_asked_no_longer_until_it_goes_on(
     own_redis: RedisServer, opened: CacheFactory, near_entries: int
 ) -> None:
-    cache = await opened(own_redis.url, near_entries=near_entries)
+    cache = await opened(own_redis.url, near_entries=near_entries, timeout=SHORT)
     own_redis.pause()
     try:
         await nothing_answers(cache)
@@ -55,7 +55,7 @@ async def test_a_server_that_hangs_is_asked_no_longer_until_it_goes_on(
 async def test_many_at_once_wait_no_longer_for_a_server_that_hangs_than_one(
     own_redis: RedisServer, opened: CacheFactory
 ) -> None:
-    cache = await opened(own_redis.url, near_entries=0, max_connections=2)
+    cache = await opened(own_redis.url, near_entries=0, max_connections=2, timeout=SHORT)
     own_redis.pause()
     try:
         async with asyncio.timeout(GENEROUS):
@@ -112,13 +112,13 @@ async def test_a_service_starts_without_its_cache_and_uses_it_once_it_is_there(
 
 async def test_a_host_that_is_none_does_not_keep_a_service_from_starting(opened: CacheFactory) -> None:
     async with asyncio.timeout(GENEROUS):
-        await nothing_answers(await opened("redis://no-such-host.invalid"))
+        await nothing_answers(await opened("redis://no-such-host.invalid", timeout=SHORT))
 
 
 async def test_closing_while_the_server_hangs_ends_soon_and_whoever_waits_is_answered(
     own_redis: RedisServer, opened: CacheFactory
 ) -> None:
-    cache = await opened(own_redis.url)
+    cache = await opened(own_redis.url, timeout=SHORT)
     own_redis.pause()
     try:
         waiting = asyncio.create_task(cache.get("a"))

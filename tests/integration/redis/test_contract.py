@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.integration.redis.conftest import LONG
 from tests.servers.redis import ExternalRedis
 from uploadcore.ports import Cache
 from uploadcore.testing import CacheContract
@@ -18,7 +19,7 @@ class TestRedisCache(CacheContract):
     @pytest.fixture
     async def cache(self, redis_server: ExternalRedis) -> AsyncIterator[Cache]:
         redis_server.flush()
-        cache = RedisCache(redis_server.url, near_entries=self.near_entries)
+        cache = RedisCache(redis_server.url, near_entries=self.near_entries, timeout=LONG)
         await cache.open()
         yield cache
         await cache.close()

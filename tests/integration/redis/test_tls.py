@@ -9,6 +9,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -113,6 +114,27 @@ async def test_a_server_with_a_certificate_of_the_authority_is_used(
         await cache.close()
 
 
+async def test_many_connections_read_the_authorities_once(
+    own_redis: RedisServer, opened: CacheFactory, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[ssl.SSLContext] = []
+    make = ssl.create_default_context
+
+    def counted(*arguments: Any, **options: Any) -> ssl.SSLContext:
+        made.append(make(*arguments, **options))
+        return made[-1]
+
+    async with ending_tls(own_redis, context_of(*certificates.issue("server"))) as port:
+        monkeypatch.setattr(ssl, "create_default_context", counted)
+        url = f"rediss://127.0.0.1:{port}?ca_file={certificates.ca}"
+        cache = await opened(url, near_entries=0, max_connections=8)
+        answers = await asyncio.gather(*(cache.set_if_newer(str(n), b"1", 1, ttl=HOUR) for n in range(40)))
+        assert answers == [True] * 40
+        assert Server(own_redis).connections() >= 8
+        assert len(made) == 1
+        await cache.close()
+
+
 async def test_a_server_of_an_unknown_authority_or_another_name_is_not_trusted(
     own_redis: RedisServer,
     opened: CacheFactory,
@@ -155,5 +177,5 @@ async def test_a_cluster_is_reached_with_tls(opened: CacheFactory, certificates:
                 client.config_set("cluster-announce-port", port)
             cache = await opened(f"rediss+cluster://127.0.0.1:{port}?ca_file={certificates.ca}")
             await until_answered(cache)
-            assert await cache.get("again") == b"again"
+            assert await cache.get("again") == b"value of again"
             await cache.close()

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import pytest
 
-from tests.integration.redis.conftest import HOUR, CacheFactory, Server, until, until_answered
+from tests.integration.redis.conftest import HOUR, SHORT, CacheFactory, Server, until, until_answered
 from tests.integration.redis.topologies import cluster_of_one, sentinel, watched_by_sentinel
 from tests.servers.redis import RedisServer
 from uploadcore_redis import RedisCache
@@ -41,10 +41,12 @@ async def test_a_late_answer_is_never_taken_for_that_of_another_key(
     served: tuple[RedisServer, str], opened: CacheFactory, near_entries: int
 ) -> None:
     server, url = served
-    cache = await opened(url, near_entries=near_entries, max_connections=3, near_ttl=timedelta(milliseconds=1))
+    cache = await opened(
+        url, near_entries=near_entries, max_connections=3, near_ttl=timedelta(milliseconds=1), timeout=SHORT
+    )
     keys = [str(number) for number in range(40)]
     for key in keys:
-        assert await cache.set_if_newer(key, f"value of {key}".encode(), 1, ttl=HOUR) is True
+        await until_answered(cache, key)
     for _ in range(3):
         server.pause()
         try:
@@ -53,8 +55,8 @@ async def test_a_late_answer_is_never_taken_for_that_of_another_key(
             server.resume()
         assert late == [None] * 10
         await until_answered(cache)
-        answers = await asyncio.gather(*(cache.get(key) for key in keys))
-        assert answers == [f"value of {key}".encode() for key in keys]
+        for key, answer in zip(keys, await asyncio.gather(*(cache.get(key) for key in keys)), strict=True):
+            assert answer in {None, f"value of {key}".encode()}
 
 
 @pytest.mark.parametrize("near_entries", [0, 1_000])
@@ -82,7 +84,7 @@ async def test_a_call_given_up_by_its_caller_leaves_nothing_behind(
 async def test_connections_are_bounded(served: tuple[RedisServer, str], opened: CacheFactory) -> None:
     server, url = served
     before = Server(server).connections()
-    cache = await opened(url, near_entries=0, max_connections=3, timeout=timedelta(seconds=5))
+    cache = await opened(url, near_entries=0, max_connections=3)
     answers = await asyncio.gather(*(cache.set_if_newer(str(number), b"1", 1, ttl=HOUR) for number in range(300)))
     assert answers == [True] * 300
     assert Server(server).connections() - before <= 3 + 1
@@ -123,7 +125,7 @@ async def test_a_replica_that_takes_over_is_found(opened: CacheFactory) -> None:
         watched.master.kill()
         assert await cache.set_if_newer("b", b"1", 1, ttl=HOUR) is None
         await until_answered(cache)
-        assert await other.get("again") == b"again"
+        assert await other.get("again") == b"value of again"
         assert await cache.set_if_newer("a", b"1", 1, ttl=HOUR) is False, "its versions are there too"
         await other.close()
 
