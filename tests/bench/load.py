@@ -1,4 +1,4 @@
-"""A load generator for one endpoint: keep-alive connections that each send the next request when the last was answered."""
+"""A load generator: keep-alive connections that each send the next request when the last was answered."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 import selectors
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
@@ -14,8 +15,28 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 @dataclass
 class _Connection:
     socket: socket.socket
+    port: int
+    sent_at: float = 0.0
     received: bytearray = field(default_factory=bytearray)
     expected: int | None = None
+
+    @classmethod
+    def to(cls, port: int) -> _Connection:
+        connected = socket.create_connection(("127.0.0.1", port), timeout=10)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return cls(connected, port)
+
+    def send(self, request: bytes) -> None:
+        self.sent_at = time.perf_counter()
+        self.socket.sendall(request)
+
+    def receive(self) -> bool:
+        """Read what has come; whether the answer is whole."""
+        received = self.socket.recv(262_144)
+        if not received:
+            raise RuntimeError("the server closed the connection")
+        self.received += received
+        return self.answered()
 
     def answered(self) -> bool:
         """Whether the answer is whole; forgets it then. Raises if it is not a success."""
@@ -34,35 +55,53 @@ class _Connection:
         return True
 
 
+@dataclass
+class Watched:
+    """What became of the requests of a while: seconds each took, and what went wrong."""
+
+    seconds: list[float] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+
 def rate(port: int, request: bytes, *, seconds: float, connections: int = 16) -> float:
-    """Requests answered per second."""
-    selector = selectors.DefaultSelector()
-    opened = []
-    for _ in range(connections):
-        connection = _Connection(socket.create_connection(("127.0.0.1", port)))
-        connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.socket.sendall(request)
+    """Requests answered per second. Raises for any that is not."""
+    began = time.perf_counter()
+    watched = watch([port], request, seconds=seconds, connections=connections)
+    if watched.errors:
+        raise RuntimeError(watched.errors[0])
+    return len(watched.seconds) / (time.perf_counter() - began)
+
+
+def watch(ports: Sequence[int], request: bytes, *, seconds: float, connections: int) -> Watched:
+    """Send this request to each of these ports, over so many connections to each; one that fails is opened again."""
+    selector, watched = selectors.DefaultSelector(), Watched()
+
+    def connect(port: int) -> None:
+        connection = _Connection.to(port)
         selector.register(connection.socket, selectors.EVENT_READ, connection)
-        opened.append(connection)
-    answered = 0
-    begun = time.perf_counter()
-    end = begun + seconds
+        connection.send(request)
+
+    for port in list(ports) * connections:
+        connect(port)
+    end = time.perf_counter() + seconds
     try:
-        while time.perf_counter() < end:
-            for key, _ in selector.select(timeout=5):
-                connection = key.data
-                received = connection.socket.recv(262_144)
-                if not received:
-                    raise RuntimeError("the server closed the connection")
-                connection.received += received
-                if connection.answered():
-                    answered += 1
-                    connection.socket.sendall(request)
-        return answered / (time.perf_counter() - begun)
+        while (now := time.perf_counter()) < end:
+            for key, _ in selector.select(timeout=end - now):
+                connection: _Connection = key.data
+                try:
+                    if connection.receive():
+                        watched.seconds.append(time.perf_counter() - connection.sent_at)
+                        connection.send(request)
+                except (OSError, RuntimeError) as error:
+                    watched.errors.append(str(error))
+                    selector.unregister(connection.socket)
+                    connection.socket.close()
+                    connect(connection.port)
+        return watched
     finally:
+        for key in list(selector.get_map().values()):
+            key.data.socket.close()
         selector.close()
-        for connection in opened:
-            connection.socket.close()
 
 
 def get(path: str) -> bytes:

@@ -7,8 +7,10 @@ All are served the same way, one after the other, in turns; each ratio is the me
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import secrets
 import statistics
 import tempfile
 import urllib.request
@@ -19,33 +21,42 @@ from typing import Any
 
 from tests.bench.load import get, rate
 from tests.bench.server import process, uvicorn
+from tests.bench.signing import token
 from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
 from tests.soak.service import free_port
+from uploadcore_sql import SqlDatabase
 
 TURNS = 5
 SECONDS = 2.0
 
 
-def public_file(url: str) -> str:
+def public_file(url: str, bearer: str) -> str:
     """Path of a new public file with all that can be said of one."""
+
     asked = {"filename": "trip.mp4", "size": 5, "content_type": "video/mp4", "metadata": {"camera": "x100"}, "sign": 1}
-    upload = call(url, "POST", "/v1/uploads", asked)
+    upload = call(url, bearer, "POST", "/v1/uploads", asked)
     [part] = upload["parts"]
     request = urllib.request.Request(part["url"], data=b"bytes", headers=part["headers"], method=part["method"])
     with urllib.request.urlopen(request, timeout=10):
-        call(url, "POST", f"/v1/uploads/{upload['id']}/complete", {})
+        call(url, bearer, "POST", f"/v1/uploads/{upload['id']}/complete", {})
     path = f"/v1/files/{upload['file_id']}"
     said = {"title": "Trip to the lake", "description": "Two days, one boat.", "labels": ["lake", "2026"]}
-    call(url, "PATCH", path, {**said, "visibility": "public"})
+    call(url, bearer, "PATCH", path, {**said, "visibility": "public"})
     return path
 
 
-def call(url: str, method: str, path: str, body: Mapping[str, Any]) -> Any:
+def new_database(postgres: PostgresServer) -> str:
+    """URL of a database for the service."""
+    url = postgres.new_database()
+    asyncio.run(SqlDatabase(url).migrate())
+    return url
+
+
+def call(url: str, bearer: str, method: str, path: str, body: Mapping[str, Any]) -> Any:
     """One request to the service."""
-    request = urllib.request.Request(
-        url + path, data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}, method=method
-    )
+    headers = {"Authorization": f"Bearer {bearer}", "Content-Type": "application/json"}
+    request = urllib.request.Request(url + path, data=json.dumps(body).encode(), headers=headers, method=method)
     with urllib.request.urlopen(request, timeout=10) as answer:
         return json.load(answer)
 
@@ -53,15 +64,16 @@ def call(url: str, method: str, path: str, body: Mapping[str, Any]) -> Any:
 @contextmanager
 def serving(folder: Path, name: str, core: int, **settings: str) -> Iterator[tuple[int, bytes]]:
     """The service with these settings; its port, and the request for a public file of its."""
-    port = free_port()
+    port, key = free_port(), secrets.token_hex(32)
     env = {
+        "UPLOADCORE_AUTH_JWT_KEY": key,
         "UPLOADCORE_DATA_DIR": str(folder / name),
         "UPLOADCORE_PUBLIC_URL": f"http://127.0.0.1:{port}",
         "UPLOADCORE_LOG_LEVEL": "warning",
         **{f"UPLOADCORE_{setting.upper()}": value for setting, value in settings.items()},
     }
     with process(uvicorn("tests.bench.signing_app:app", port), port, core=core, env=env):
-        yield port, get(public_file(f"http://127.0.0.1:{port}"))
+        yield port, get(public_file(f"http://127.0.0.1:{port}", token(key)))
 
 
 def main(turns: int = TURNS) -> list[str]:
@@ -76,7 +88,7 @@ def main(turns: int = TURNS) -> list[str]:
             server.start()
             stack.callback(server.stop)
         stack.enter_context(process(uvicorn("tests.bench.bare:app", bare), bare, core=server_core))
-        on_postgres = {"database": postgres.new_database()}
+        on_postgres = {"database": new_database(postgres)}
         served = {
             name: stack.enter_context(serving(folder, name, server_core, **settings))
             for name, settings in {
