@@ -1,0 +1,165 @@
+"""Rule 12: the code before this one runs on this schema, at the same time, and each reads what the other has written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, cast
+
+import pytest
+from sqlalchemy import Connection, MetaData, Table, create_engine, insert, select, update
+
+from uploadcore.address import Address
+from uploadcore.file import File, FileStatus, Visibility
+from uploadcore.testing import make_file, make_upload
+from uploadcore_sql import SqlDatabase
+from uploadcore_sql.schema import migrate
+from uploadcore_sql.tables import files
+
+HOUR = timedelta(hours=1)
+PRIVATE = Visibility.PRIVATE
+
+
+@pytest.fixture(params=["database", "emptied"], ids=["sqlite", "postgresql"])
+def either(request: pytest.FixtureRequest) -> SqlDatabase:
+    return cast("SqlDatabase", request.getfixturevalue(request.param))
+
+
+@pytest.fixture(scope="module")
+def older_files() -> Table:
+    """The files as revision 0001's code sees them: that names every column, in each of its statements."""
+    engine = create_engine("sqlite://")
+    with engine.begin() as connection:
+        migrate(connection, "0001")
+        table = Table("uploadcore_files", MetaData(), autoload_with=connection)
+    engine.dispose()
+    return table
+
+
+async def older_code_adds(database: SqlDatabase, table: Table, row: Mapping[str, Any]) -> None:
+    def add(connection: Connection) -> None:
+        connection.execute(insert(table), {column.name: row[column.name] for column in table.c})
+
+    async with database.transaction() as tx:
+        await cast("Any", tx.files)._run(add)
+
+
+async def older_code_saves(database: SqlDatabase, table: Table, file_id: str, **changed: Any) -> None:
+    """As it does: every column it knows, those it has not changed as it has read them."""
+
+    def save(connection: Connection) -> None:
+        row = connection.execute(select(table).where(table.c.id == file_id)).mappings().one()
+        values = {**row, **changed, "version": row["version"] + 1}
+        connection.execute(update(table).where(table.c.id == file_id).values(values))
+
+    async with database.transaction() as tx:
+        await cast("Any", tx.files)._run(save)
+
+
+async def row_of(database: SqlDatabase, file_id: str) -> dict[str, Any]:
+    def read(connection: Connection) -> dict[str, Any]:
+        return dict(connection.execute(select(files).where(files.c.id == file_id)).mappings().one())
+
+    async with database.reader() as tx:
+        return cast("dict[str, Any]", await cast("Any", tx.files)._run(read))
+
+
+async def two_uploads(database: SqlDatabase) -> None:
+    async with database.transaction() as tx:
+        for name in ("u1", "u2"):
+            await tx.uploads.add(
+                make_upload(name, file_id="f", address=Address("bucket", f"up/{name}", "m")), lifetime=HOUR, lease=None
+            )
+
+
+async def read_back(database: SqlDatabase, file_id: str = "f") -> File:
+    async with database.reader() as tx:
+        file = await tx.files.get(file_id)
+    assert file is not None
+    return file
+
+
+async def added(database: SqlDatabase, file: File) -> File:
+    async with database.transaction() as tx:
+        return await tx.files.add(file)
+
+
+async def saved(database: SqlDatabase, file: File) -> File:
+    async with database.transaction() as tx:
+        return await tx.files.save(file)
+
+
+async def found(database: SqlDatabase, **asked: Any) -> list[File]:
+    async with database.reader() as tx:
+        return await tx.files.find(
+            **{"owner": "u_1", "status": None, "label": None, "before": None, "limit": 9} | asked
+        )
+
+
+async def test_a_file_that_the_older_code_has_made_is_private_and_lies_where_its_upload_says(
+    either: SqlDatabase, older_files: Table
+) -> None:
+    await two_uploads(either)
+    like = await added(either, make_file("like", upload_id="u1"))
+    await older_code_adds(either, older_files, await row_of(either, "like") | {"id": "f", "owner": "u_2"})
+
+    file = await read_back(either)
+
+    assert file == replace(like, id="f", owner="u_2")
+    assert (file.visibility, file.address) == (PRIVATE, Address("bucket", "up/u1"))
+    assert await found(either, owner="u_2") == [file]
+    assert await found(either, owner="u_2", status=FileStatus.UPLOADING) == [file]
+
+
+async def test_a_file_whose_content_the_older_code_has_replaced_lies_where_that_upload_says(
+    either: SqlDatabase, older_files: Table
+) -> None:
+    await two_uploads(either)
+    await added(either, make_file("f", upload_id="u1", visibility=Visibility.PUBLIC, labels=("x",)))
+
+    await older_code_saves(either, older_files, "f", upload_id="u2", status="available")
+
+    file = await read_back(either)
+    assert (file.upload_id, file.address) == ("u2", Address("bucket", "up/u2"))
+    assert (file.visibility, file.labels, file.version) == (Visibility.PUBLIC, ("x",), 1), (
+        "kept, though not known to it"
+    )
+    assert await found(either, label="x") == [file]
+
+
+async def test_the_next_change_of_such_a_file_writes_its_address_down(either: SqlDatabase, older_files: Table) -> None:
+    await two_uploads(either)
+    await added(either, make_file("f", upload_id="u1"))
+    await older_code_saves(either, older_files, "f", upload_id="u2")
+
+    await saved(either, replace(await read_back(either), title="new"))
+
+    row = await row_of(either, "f")
+    assert (row["bucket"], row["key"], row["address_upload_id"]) == ("bucket", "up/u2", "u2")
+
+
+async def test_what_was_there_before_the_migration_is_read_and_found(tmp_path: Any, older_files: Table) -> None:
+    path = tmp_path / "older.db"
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        migrate(connection, "0001")
+    engine.dispose()
+    database = SqlDatabase(f"sqlite:///{tmp_path}/newer.db")
+    await database.open()
+    await added(database, make_file("f", upload_id="u1", status=FileStatus.AVAILABLE))
+    row = await row_of(database, "f")
+    await database.close()
+    with engine.begin() as connection:
+        connection.execute(insert(older_files), {column.name: row[column.name] for column in older_files.c})
+    engine.dispose()
+
+    database = SqlDatabase(f"sqlite:///{path}")
+    await database.open()
+    await two_uploads(database)
+    file = await read_back(database)
+    assert (file.visibility, file.address) == (PRIVATE, Address("bucket", "up/u1"))
+    assert await found(database, status=FileStatus.AVAILABLE) == [file]
+    labelled = await saved(database, replace(file, labels=("x",)))
+    assert await found(database, label="x") == [labelled]
+    await database.close()
