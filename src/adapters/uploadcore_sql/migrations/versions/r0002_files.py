@@ -16,15 +16,18 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
+# Compared byte by byte, as SQLite does.
+TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
 
 def upgrade(op: Operations) -> None:
     """Add what revision 0001's code does not miss."""
     for column in (
-        sa.Column("visibility", sa.Text, server_default=sa.text("'private'"), nullable=False),
-        sa.Column("bucket", sa.Text),
-        sa.Column("key", sa.Text),
-        sa.Column("address_upload_id", sa.Text),
-        sa.Column("indexed_labels", sa.Text, server_default=sa.text("'[]'"), nullable=False),
+        sa.Column("visibility", TEXT, server_default=sa.text("'private'"), nullable=False),
+        sa.Column("bucket", TEXT),
+        sa.Column("key", TEXT),
+        sa.Column("address_upload_id", TEXT),
+        sa.Column("indexed_labels", TEXT, server_default=sa.text("'[]'"), nullable=False),
     ):
         op.add_column("uploadcore_files", column)
     not_deleted = sa.text("status <> 'deleted'")
@@ -38,9 +41,9 @@ def upgrade(op: Operations) -> None:
     op.create_index("ix_uploadcore_files_status", "uploadcore_files", ["owner", "status", "created_at", "id"])
     op.create_table(
         "uploadcore_file_labels",
-        sa.Column("owner", sa.Text, nullable=False),
-        sa.Column("label", sa.Text, nullable=False),
+        sa.Column("owner", TEXT, nullable=False),
+        sa.Column("label", TEXT, nullable=False),
         sa.Column("created_at", sa.BigInteger, nullable=False),
-        sa.Column("file_id", sa.Text, nullable=False),
+        sa.Column("file_id", TEXT, nullable=False),
         sa.PrimaryKeyConstraint("owner", "label", "created_at", "file_id", name="pk_uploadcore_file_labels"),
     )
