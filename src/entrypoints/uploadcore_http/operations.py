@@ -93,7 +93,7 @@ class Health:
         if cache is None:
             return "none"
         # A cache never raises. One that does not have what it was just given does not work.
-        await cache.set_if_newer(_PROBE, b"1", time.time_ns(), ttl=timedelta(seconds=10))
+        await cache.set_if_newer(_PROBE, b"1", time.time_ns() // 1_000, ttl=timedelta(seconds=10))
         return "ok" if await cache.get(_PROBE) is not None else "unavailable"
 
 
