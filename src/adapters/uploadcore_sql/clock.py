@@ -1,7 +1,7 @@
 """The database's clock, and how its moments are stored: microseconds since 1970-01-01 UTC, as a 64-bit integer.
 
 An integer means the same in every database, compares and indexes fast, and a lease is an addition. SQLite's clock ticks in
-milliseconds; its `'now'` is one moment for the whole of a statement.
+milliseconds, PostgreSQL's in microseconds; each shows one moment for the whole of a statement.
 """
 
 from __future__ import annotations
@@ -34,6 +34,14 @@ def _on_sqlite(element: _DatabaseNow, compiler: SQLCompiler, **options: Any) -> 
     # millisecond it was made from. Source: sqlite.org/lang_datefunc.html, "Time Values" and "Caveats And Bugs".
     del element, compiler, options
     return "(CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER) * 1000)"
+
+
+@compiles(_DatabaseNow, "postgresql")
+def _on_postgresql(element: _DatabaseNow, compiler: SQLCompiler, **options: Any) -> str:
+    # Neither now(), which is when the transaction began, nor clock_timestamp(), which is another moment wherever it stands: this one is
+    # when the statement came in, the same wherever it stands. Source: PostgreSQL documentation, "Date/Time Functions: Current Date/Time".
+    del element, compiler, options
+    return "CAST(extract(epoch FROM statement_timestamp()) * 1000000 AS BIGINT)"
 
 
 def database_now() -> ColumnElement[int]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from uploadcore.file import Checksum, ChecksumAlgorithm
+from uploadcore_sql.text import check_text
 
 __all__ = ["checksum_from", "checksum_values", "json_text", "mapping_from"]
 
@@ -14,9 +15,17 @@ __all__ = ["checksum_from", "checksum_values", "json_text", "mapping_from"]
 def json_text(value: Mapping[str, str] | tuple[str, ...]) -> str:
     """A mapping or a tuple, to be stored as text.
 
+    Raises:
+        InvalidRequestError: There is U+0000 in it, which would lie there escaped, where nobody sees it.
+
     >>> json_text({"camera": "x100"}), json_text(("a", "b"))
     ('{"camera":"x100"}', '["a","b"]')
     """
+    if isinstance(value, Mapping):
+        check_text(value)
+        check_text(value.values())
+    else:
+        check_text(value)
     return json.dumps(dict(value) if isinstance(value, Mapping) else value, ensure_ascii=False, separators=(",", ":"))
 
 

@@ -1,57 +1,66 @@
-"""The database port on SQLite: one thread that writes, a few that read."""
+"""The database port in SQL: one class, and what it does by the URL's scheme."""
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
-from urllib.parse import unquote
+from typing import Protocol
 
-from sqlalchemy import Engine, NullPool, create_engine
-
-from uploadcore.errors import DatabaseUnavailableError, InvalidRequestError
+from uploadcore.errors import InvalidRequestError
 from uploadcore.ports import AdapterContext, Transaction
-from uploadcore_sql.connection_thread import ConnectionThread
-from uploadcore_sql.errors import once_free
-from uploadcore_sql.schema import bring_up_to_date
-from uploadcore_sql.session import ConnectionPool, Session
+from uploadcore_sql.postgres_url import SCHEMES
+from uploadcore_sql.schema import SchemaState
+from uploadcore_sql.sqlite import SqliteBackend
 
 __all__ = ["SqlDatabase", "from_url"]
 
-OPENING_PATIENCE = 30.0
-"""Seconds to wait for another process that opens, or migrates, the same file."""
-
 
 def from_url(url: str, context: AdapterContext) -> SqlDatabase:
-    """The database for `sqlite:///relative/path` or `sqlite:////absolute/path`. Opens nothing.
+    """The database for `sqlite:///path` or `postgresql://user:password@host/name`. Opens nothing.
 
     Raises:
-        InvalidRequestError: The URL names no file.
+        InvalidRequestError: The URL can't be used.
+        ImportError: The driver it needs is not installed.
     """
     del context
     return SqlDatabase(url)
 
 
-class SqlDatabase:
-    """The source of truth, in one SQLite file, shared by any number of processes on one machine.
+class _Backend(Protocol):
+    """What is different for each database."""
 
-    Durable: WAL with `synchronous=FULL`. Transactions are written one after the other by one thread (`BEGIN IMMEDIATE`); each reader sees
-    one consistent snapshot, and neither waits for the other.
+    write_transactions: int
+
+    async def open(self) -> None: ...
+    async def close(self) -> None: ...
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]: ...
+    def reader(self) -> AbstractAsyncContextManager[Transaction]: ...
+    async def installation_id(self) -> str: ...
+    async def schema(self) -> SchemaState: ...
+    async def migrate(self) -> SchemaState: ...
+
+
+class SqlDatabase:
+    """The source of truth, in an SQLite file or on a PostgreSQL server.
+
+    SQLite: durable (WAL with `synchronous=FULL`), for any number of processes on one machine. Transactions are written one after the other by
+    one thread; each reader sees one consistent snapshot, and neither waits for the other.
+
+    PostgreSQL: for any number of processes anywhere. Transactions run side by side, `READ COMMITTED`, each on a connection of a bounded pool.
 
     Args:
-        url: `sqlite:///relative/path` or `sqlite:////absolute/path`; `%` escapes are decoded. Folders are made as needed.
-        readers: Reader connections, each with a thread: how many readers work at a time.
-        patience: How long a transaction or reader waits for its turn, and again for another process's write lock,
-            before `DatabaseUnavailableError`.
+        url: `sqlite:///relative/path`, `sqlite:////absolute/path` (folders are made as needed), or
+            `postgresql://user:password@host:port/name?option=value`. `%` escapes are decoded. `docs/database.md` lists the options.
+        readers: SQLite: reader connections, each with a thread: how many readers work at a time.
+        patience: SQLite: how long a transaction or reader waits for its turn, and again for another process's write lock,
+            before `DatabaseUnavailableError`. On PostgreSQL the URL says so.
 
     Raises:
-        InvalidRequestError: The URL names no file.
+        InvalidRequestError: The URL can't be used.
+        ImportError: It is PostgreSQL's, and the driver is not installed.
 
     Attributes:
-        path: The file; beside it lie `-wal` and `-shm` while it is open.
         write_transactions: How many transactions were committed since it was made.
 
     Example:
@@ -71,138 +80,86 @@ class SqlDatabase:
     """
 
     def __init__(self, url: str, *, readers: int = 4, patience: timedelta = timedelta(seconds=5)) -> None:
-        if readers < 1:
-            raise InvalidRequestError(f"a database needs one reader or more, not {readers}")
-        self.path = _path_of(url)
-        self.write_transactions = 0
-        self._readers = readers
-        self._patience = patience.total_seconds()
-        self._installation_id: str | None = None
-        self._writing: ConnectionPool | None = None
-        self._reading: ConnectionPool | None = None
+        self._backend = _backend(url, readers, patience)
 
     def __repr__(self) -> str:
-        """Name the file."""
-        return f"{type(self).__name__}({str(self.path)!r})"
+        """Name the file, or server and database."""
+        return f"{type(self).__name__}({str(self._backend)!r})"
 
-    async def open(self) -> None:
-        """Connect, and bring the schema up to date.
-
-        Safe for several processes at once: one migrates, in one transaction; the others wait for it, up to 30 s.
+    @property
+    def path(self) -> Path:
+        """SQLite: the file; beside it lie `-wal` and `-shm` while it is open.
 
         Raises:
-            DatabaseUnavailableError: The file can't be used, or its schema is newer than this code.
+            AttributeError: It is no file.
         """
-        writer = ConnectionThread(
-            _engine(partial(self._connect, _as_writer)), name="uploadcore-sql-writer", begin="BEGIN IMMEDIATE"
-        )
-        self._writing = ConnectionPool([writer], wait=self._patience, what="turn to write")
-        try:
-            self._installation_id = await writer.submit(partial(bring_up_to_date, patience=OPENING_PATIENCE))
-            engine = _engine(partial(self._connect, _as_reader))
-            readers = [
-                ConnectionThread(engine, name=f"uploadcore-sql-reader-{number}", begin="BEGIN")
-                for number in range(1, self._readers + 1)
-            ]
-            self._reading = ConnectionPool(readers, wait=self._patience, what="reader")
-        except BaseException:
-            await self.close()
-            raise
+        if not isinstance(self._backend, SqliteBackend):
+            raise AttributeError("a database on a server has no path")  # noqa: TRY004 - what `hasattr` understands
+        return self._backend.path
+
+    @property
+    def write_transactions(self) -> int:
+        """How many transactions were committed since it was made."""
+        return self._backend.write_transactions
+
+    async def open(self) -> None:
+        """Connect. SQLite: bring the schema up to date; of several processes one migrates, and the others wait for it, up to 30 s.
+
+        Raises:
+            DatabaseUnavailableError: It can't be used; or its schema is newer than this code, or (PostgreSQL) older.
+        """
+        await self._backend.open()
 
     async def close(self) -> None:
-        """Do what is queued, roll back what is open, end all threads. Idempotent."""
-        for pool in (self._reading, self._writing):
-            for thread in () if pool is None else pool.threads:
-                await thread.stop()
+        """Roll back what is open, let go of everything. Idempotent."""
+        await self._backend.close()
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """Begin, commit on leaving, roll back on any exception, cancellation included.
 
-        Transactions take turns: inside one, wait for nothing but the database. If the caller is cancelled while it commits, it is
-        committed.
+        Inside one, wait for nothing but the database. If the caller is cancelled while it commits, it is committed.
 
         Raises:
-            DatabaseUnavailableError: No turn in time; on entering, inside, or on commit, where the outcome is then unknown.
+            DatabaseUnavailableError: No turn or connection in time; on entering, inside, or on commit, where the outcome is then unknown.
+            VersionConflictError: PostgreSQL: inside, or on commit, where another transaction was in the way and this one was undone.
         """
-        return Session(self._opened(self._writing), on_commit=self._count)
+        return self._backend.transaction()
 
     def reader(self) -> AbstractAsyncContextManager[Transaction]:
         """One consistent view: the database as it was at the first read. Writing through it fails."""
-        return Session(self._opened(self._reading), on_commit=None)
+        return self._backend.reader()
 
     async def installation_id(self) -> str:
         """Made once, by the first migration."""
-        if self._installation_id is None:
-            raise DatabaseUnavailableError("the database is not open")
-        return self._installation_id
+        return await self._backend.installation_id()
 
-    def _count(self) -> None:
-        self.write_transactions += 1
+    async def schema(self) -> SchemaState:
+        """How far the schema is, and what is missing. Needs no `open`; changes nothing.
 
-    @staticmethod
-    def _opened(pool: ConnectionPool | None) -> ConnectionPool:
-        if pool is None:
-            raise DatabaseUnavailableError("the database is not open")
-        return pool
+        Raises:
+            DatabaseUnavailableError: It can't be asked.
+        """
+        return await self._backend.schema()
 
-    def _connect(self, set_up: Callable[[sqlite3.Connection], None]) -> sqlite3.Connection:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as exc:
-            raise DatabaseUnavailableError(f"the folder of {self.path} can't be made: {exc.strerror}") from exc
-        # isolation_level None: the driver begins nothing by itself.
-        connection = sqlite3.connect(self.path, timeout=self._patience, isolation_level=None)
-        try:
-            # Where another process is just making the file, entering WAL fails at once, without the usual wait.
-            once_free(lambda: set_up(connection), patience=OPENING_PATIENCE)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+    async def migrate(self) -> SchemaState:
+        """Bring the schema up to date; return how far it was before. Needs no `open`. Safe for any number of processes at once.
+
+        Raises:
+            DatabaseUnavailableError: It can't be done; what was done before the failure, up to a whole revision, stays.
+        """
+        return await self._backend.migrate()
 
 
-def _engine(connect: Callable[[], sqlite3.Connection]) -> Engine:
-    # hide_parameters: values, addresses among them, stay out of error messages.
-    return create_engine("sqlite+pysqlite://", creator=connect, poolclass=NullPool, hide_parameters=True)
+def _backend(url: str, readers: int, patience: timedelta) -> _Backend:
+    scheme, separator, _ = url.partition("://")
+    if scheme == "sqlite" and separator:
+        return SqliteBackend(url, readers=readers, patience=patience)
+    if scheme in SCHEMES:
+        from uploadcore_sql.postgres import PostgresBackend  # noqa: PLC0415 - SQLite goes on working without the driver
 
-
-def _as_writer(connection: sqlite3.Connection) -> None:
-    _as_any(connection)
-    if connection.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
-        raise DatabaseUnavailableError(
-            "the database's file system does not share memory between connections: put it on a local disk"
-        )
-
-
-def _as_reader(connection: sqlite3.Connection) -> None:
-    _as_any(connection)
-    connection.execute("PRAGMA query_only = ON")
-
-
-def _as_any(connection: sqlite3.Connection) -> None:
-    connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("PRAGMA synchronous = FULL")
-    # For macOS, whose plain fsync leaves the bytes in the drive's cache.
-    connection.execute("PRAGMA fullfsync = ON")
-
-
-def _path_of(url: str) -> Path:
-    """The file a URL names.
-
-    >>> _path_of("sqlite:////var/lib/my%20uploads.db").as_posix()
-    '/var/lib/my uploads.db'
-    """
-    scheme, separator, rest = url.partition("://")
-    if scheme != "sqlite" or not separator:
-        raise InvalidRequestError(f"{scheme!r} is no database of uploadcore_sql: it takes sqlite:///path")
-    if not rest.startswith("/"):
-        raise InvalidRequestError("sqlite:// takes no host: write sqlite:///relative/path or sqlite:////absolute/path")
-    if "?" in rest:
-        raise InvalidRequestError("sqlite:///path takes no options after a '?' (in a path, write it as %3F)")
-    path = unquote(rest[1:])
-    if path in {"", ":memory:"} or path.startswith("file:"):
-        raise InvalidRequestError(
-            "sqlite:///path needs the path of a file: a database in memory can't be shared by connections "
-            "(for tests there is memory://)"
-        )
-    return Path(path).absolute()
+        return PostgresBackend(url)
+    raise InvalidRequestError(
+        f"{scheme!r} is no database of uploadcore_sql: it takes sqlite:///path or postgresql://user:password@host/name"
+        if separator
+        else "the database's URL has no scheme: uploadcore_sql takes sqlite:///path or postgresql://user:password@host/name"
+    )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from sqlalchemy import BigInteger, Connection, bindparam, delete, select
-from sqlalchemy.dialects.sqlite import insert  # `ON CONFLICT` is the one thing every dialect has a class of its own for
+from sqlalchemy import BigInteger, Connection, bindparam, delete, select, tuple_
+from sqlalchemy.sql.dml import ReturningInsert
 
 from uploadcore.ports import IdempotencyRecord
 from uploadcore_sql.clock import database_now, to_microseconds
+from uploadcore_sql.inserts import Insert, per_dialect
 from uploadcore_sql.running import Run
 from uploadcore_sql.tables import idempotency_keys
 
@@ -16,18 +17,30 @@ __all__ = ["SqlIdempotency"]
 
 _c = idempotency_keys.c
 
-_new = insert(idempotency_keys).values(created_at=database_now())
-_CLAIM = _new.on_conflict_do_update(
-    index_elements=[_c.owner, _c.key],
-    set_={
-        "fingerprint": _new.excluded.fingerprint,
-        "upload_id": _new.excluded.upload_id,
-        "created_at": _new.excluded.created_at,
-    },
-    where=_c.created_at <= database_now() - bindparam("kept", type_=BigInteger),
-).returning(_c.upload_id)
+
+def _claiming(new: Insert) -> ReturningInsert[str]:
+    claim = new.values(created_at=database_now())
+    return claim.on_conflict_do_update(
+        index_elements=[_c.owner, _c.key],
+        set_={
+            "fingerprint": new.excluded.fingerprint,
+            "upload_id": new.excluded.upload_id,
+            "created_at": new.excluded.created_at,
+        },
+        where=_c.created_at <= database_now() - bindparam("kept", type_=BigInteger),
+    ).returning(_c.upload_id)
+
+
+_CLAIM = per_dialect(idempotency_keys, _claiming)
 _STANDING = select(_c.fingerprint, _c.upload_id).where(_c.owner == bindparam("owner_"), _c.key == bindparam("key_"))
-_PURGE = delete(idempotency_keys).where(_c.created_at < database_now() - bindparam("older_than", type_=BigInteger))
+_OLD = (
+    select(_c.owner, _c.key)
+    .where(_c.created_at < database_now() - bindparam("older_than", type_=BigInteger))
+    .with_for_update(
+        skip_locked=True
+    )  # another process is dropping them; on SQLite there is none, and this says nothing
+)
+_PURGE = delete(idempotency_keys).where(tuple_(_c.owner, _c.key).in_(_OLD))
 
 
 class SqlIdempotency:
@@ -55,7 +68,7 @@ def _claim(connection: Connection, record: IdempotencyRecord, kept: timedelta) -
         "upload_id": record.upload_id,
         "kept": to_microseconds(kept),
     }
-    if connection.execute(_CLAIM, values).one_or_none() is not None:
+    if connection.execute(_CLAIM[connection.dialect.name], values).one_or_none() is not None:
         return record
     standing = connection.execute(_STANDING, {"owner_": record.owner, "key_": record.key}).one()
     return IdempotencyRecord(record.owner, record.key, fingerprint=standing.fingerprint, upload_id=standing.upload_id)

@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Row, bindparam, delete, exists, insert, select, update
+from sqlalchemy import CTE, BigInteger, Connection, Row, bindparam, delete, exists, insert, select, union_all, update
+from sqlalchemy.sql.dml import Insert
 
 from uploadcore.events import Event, EventType
 from uploadcore.ports import PendingEvent
 from uploadcore_sql.clock import database_now, from_microseconds, to_microseconds
 from uploadcore_sql.columns import json_text, mapping_from
 from uploadcore_sql.running import Run
-from uploadcore_sql.tables import events
+from uploadcore_sql.tables import events, uploads
 
-__all__ = ["SqlOutbox", "write_events"]
+__all__ = ["SqlOutbox", "event_values", "insert_events", "write_events"]
 
 _c = events.c
 _earlier = events.alias("earlier")
@@ -35,12 +36,13 @@ _FIRST_DUE = (
     .order_by(_c.due_at, _c.position)
     .limit(bindparam("limit_", type_=BigInteger))
 )
-_CLAIM = (
-    update(events)
-    .where(_c.position.in_(_FIRST_DUE.scalar_subquery()))
-    .values(due_at=database_now() + bindparam("lease", type_=BigInteger))
-    .returning(events)
-)
+_leasing = update(events).values(due_at=database_now() + bindparam("lease", type_=BigInteger)).returning(events)
+# A CTE, which PostgreSQL evaluates once: as a subquery with a limit it may be run again for each row, and claim more than that.
+_unclaimed = _FIRST_DUE.with_for_update(skip_locked=True).cte("unclaimed")
+_CLAIM = {
+    "sqlite": _leasing.where(_c.position.in_(_FIRST_DUE.scalar_subquery())),
+    "postgresql": _leasing.where(_c.position == _unclaimed.c.position),
+}
 _DELIVERED = (
     update(events).where(_c.id == bindparam("id_"), _c.delivered_at.is_(None)).values(delivered_at=database_now())
 )
@@ -49,7 +51,15 @@ _FAILED = (
     .where(_c.id == bindparam("id_"), _c.delivered_at.is_(None))
     .values(attempts=_c.attempts + 1, due_at=database_now() + bindparam("retry_after", type_=BigInteger))
 )
-_PURGE = delete(events).where(_c.delivered_at < database_now() - bindparam("older_than", type_=BigInteger))
+_OLD = (
+    select(_c.position)
+    .where(_c.delivered_at < database_now() - bindparam("older_than", type_=BigInteger))
+    .with_for_update(
+        skip_locked=True
+    )  # another process is dropping them; on SQLite there is none, and this says nothing
+)
+_PURGE = delete(events).where(_c.position.in_(_OLD.scalar_subquery()))
+_LOCK = select(uploads.c.id).where(uploads.c.id == bindparam("upload_id_")).with_for_update()
 
 
 class SqlOutbox:
@@ -62,7 +72,7 @@ class SqlOutbox:
 
     async def add(self, event: Event) -> None:
         """Write an event. Raises `VersionConflictError` where one of its id is there already."""
-        await self._run(write_events, (event,))
+        await self._run(_add, event)
 
     async def claim(self, limit: int, *, lease: timedelta) -> list[PendingEvent]:
         """The oldest undelivered events that are due, one per upload, hidden from others for `lease`."""
@@ -82,23 +92,50 @@ class SqlOutbox:
 
 
 def write_events(connection: Connection, written: Sequence[Event]) -> None:
-    """Write events in their order."""
+    """Write events of an upload whose row this transaction has locked, in their order."""
     for event in written:
-        connection.execute(
-            _INSERT,
-            {
-                "id": event.id,
-                "type": event.type.value,
-                "owner": event.owner,
-                "upload_id": event.upload_id,
-                "file_id": event.file_id,
-                "data": json_text(event.data),
-            },
-        )
+        connection.execute(_INSERT, event_values(event))
+
+
+def event_values(event: Event, suffix: str = "") -> dict[str, Any]:
+    """The values of an event's row, by parameter."""
+    values = {
+        "id": event.id,
+        "type": event.type.value,
+        "owner": event.owner,
+        "upload_id": event.upload_id,
+        "file_id": event.file_id,
+        "data": json_text(event.data),
+    }
+    return {f"{name}{suffix}": value for name, value in values.items()}
+
+
+def insert_events(saved: CTE, count: int) -> Insert:
+    """The statement that writes so many events if `saved` returns a row; the parameters of the first end in `_of_0`, and so on."""
+    rows = [
+        select(
+            *(bindparam(f"{name}_of_{number}", type_=_c[name].type).label(name) for name in _WRITTEN),
+            database_now().label("occurred_at"),
+            bindparam("attempts", 0, type_=_c.attempts.type).label("attempts"),
+            database_now().label("due_at"),
+        ).select_from(saved)
+        for number in range(count)
+    ]
+    return insert(events).from_select([*_WRITTEN, "occurred_at", "attempts", "due_at"], union_all(*rows))
+
+
+_WRITTEN = ("id", "type", "owner", "upload_id", "file_id", "data")
+
+
+def _add(connection: Connection, event: Event) -> None:
+    # Positions are given out when a row is inserted, not when it is committed: who writes an event of an upload holds the upload's row, or
+    # a later event could be seen, and delivered, before an earlier one.
+    connection.execute(_LOCK, {"upload_id_": event.upload_id})
+    write_events(connection, (event,))
 
 
 def _claim(connection: Connection, limit: int, lease: timedelta) -> list[PendingEvent]:
-    rows = connection.execute(_CLAIM, {"limit_": limit, "lease": to_microseconds(lease)}).all()
+    rows = connection.execute(_CLAIM[connection.dialect.name], {"limit_": limit, "lease": to_microseconds(lease)}).all()
     return [PendingEvent(_event(row), row.attempts) for row in sorted(rows, key=lambda row: row.position)]
 
 

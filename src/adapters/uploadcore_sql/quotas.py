@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from sqlalchemy import BigInteger, Connection, bindparam, case, update
-from sqlalchemy.dialects.sqlite import insert  # `ON CONFLICT` is the one thing every dialect has a class of its own for
+from sqlalchemy.sql.dml import ReturningInsert
 
 from uploadcore.errors import QuotaExceededError
+from uploadcore_sql.inserts import Insert, per_dialect
 from uploadcore_sql.running import Run
 from uploadcore_sql.tables import quotas
 
@@ -16,17 +17,18 @@ _size = bindparam("size", type_=BigInteger)
 _max_uploads = bindparam("max_uploads", type_=BigInteger)
 _max_bytes = bindparam("max_bytes", type_=BigInteger)
 
-_RESERVE = (
-    insert(quotas)
-    .values(open_uploads=1, bytes_in_flight=_size)
-    .on_conflict_do_update(
+
+def _reserving(new: Insert) -> ReturningInsert[int]:
+    reserve = new.values(open_uploads=1, bytes_in_flight=_size)
+    return reserve.on_conflict_do_update(
         index_elements=[_c.owner],
         set_={"open_uploads": _c.open_uploads + 1, "bytes_in_flight": _c.bytes_in_flight + _size},
         where=(_max_uploads.is_(None) | (_c.open_uploads < _max_uploads))
         & (_max_bytes.is_(None) | (_c.bytes_in_flight + _size <= _max_bytes)),
-    )
-    .returning(_c.open_uploads)
-)
+    ).returning(_c.open_uploads)
+
+
+_RESERVE = per_dialect(quotas, _reserving)
 _RELEASE = (
     update(quotas)
     .where(_c.owner == bindparam("owner_"))
@@ -58,7 +60,7 @@ def _reserve(connection: Connection, owner: str, size: int, max_uploads: int | N
     # Counters are never below zero, so what is too much by itself needs no look at them; and the insert needs no condition.
     too_much = (max_uploads is not None and max_uploads < 1) or (max_bytes is not None and size > max_bytes)
     values = {"owner": owner, "size": size, "max_uploads": max_uploads, "max_bytes": max_bytes}
-    if too_much or connection.execute(_RESERVE, values).one_or_none() is None:
+    if too_much or connection.execute(_RESERVE[connection.dialect.name], values).one_or_none() is None:
         limits = {"uploads open at a time": max_uploads, "bytes in flight": max_bytes}
         told = " and ".join(f"{limit} {what}" for what, limit in limits.items() if limit is not None)
         raise QuotaExceededError(f"{size} bytes more would pass the limit of {told}: finish or abort an upload first")

@@ -21,29 +21,12 @@ from sqlalchemy.exc import IntegrityError
 
 from uploadcore.errors import DatabaseUnavailableError, UploadCoreError
 from uploadcore_sql.connection_thread import ConnectionThread
-from uploadcore_sql.files import SqlFiles
-from uploadcore_sql.idempotency import SqlIdempotency
-from uploadcore_sql.outbox import SqlOutbox
-from uploadcore_sql.quotas import SqlQuotas
-from uploadcore_sql.uploads import SqlUploads
+from uploadcore_sql.records import SqlTransaction
 
-__all__ = ["ConnectionPool", "Session", "SqlTransaction"]
+__all__ = ["ConnectionPool", "Session"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class SqlTransaction:
-    """What the core's code sees of a transaction."""
-
-    __slots__ = ("files", "idempotency", "outbox", "quotas", "uploads")
-
-    def __init__(self, session: Session) -> None:
-        self.uploads = SqlUploads(session.run)
-        self.files = SqlFiles(session.run)
-        self.outbox = SqlOutbox(session.run)
-        self.idempotency = SqlIdempotency(session.run)
-        self.quotas = SqlQuotas(session.run)
 
 
 class ConnectionPool:
@@ -116,7 +99,7 @@ class Session(AbstractAsyncContextManager[SqlTransaction]):
 
     async def __aenter__(self) -> SqlTransaction:
         self._thread = await self._pool.take()
-        return SqlTransaction(self)
+        return SqlTransaction(self.run)
 
     async def run(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `query(connection, …)` in the thread, inside the transaction.

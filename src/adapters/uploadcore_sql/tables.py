@@ -7,7 +7,8 @@ tables may live in the same database.
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, Computed, Index, Integer, MetaData, Table, Text, text
+from sqlalchemy import BigInteger, CheckConstraint, Column, Computed, Identity, Index, Integer, MetaData, Table, text
+from sqlalchemy import Text as AnyText
 
 __all__ = ["METADATA", "events", "file_labels", "files", "idempotency_keys", "installation", "quotas", "uploads"]
 
@@ -18,6 +19,9 @@ METADATA = MetaData(
         "ck": "ck_%(table_name)s_%(constraint_name)s",
     }
 )
+
+Text = AnyText().with_variant(AnyText(collation="C"), "postgresql")
+"""Text that is compared byte by byte: as SQLite does, and without the system's rules, a new version of which would break every index."""
 
 DUE_AT = (
     "CASE WHEN state IN ('completing', 'aborting') THEN lease_until "
@@ -150,7 +154,7 @@ events = Table(
     METADATA,
     # The order of one upload's events: its row is locked by the change they tell of, so they are numbered one after the other.
     # Across uploads it is not the order of commit. SQLite numbers rows by itself only in a column declared INTEGER.
-    Column("position", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("position", BigInteger().with_variant(Integer, "sqlite"), Identity(), primary_key=True),
     Column("id", Text, nullable=False),
     Column("type", Text, nullable=False),
     Column("owner", Text, nullable=False),

@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Row, Select, Text, bindparam, insert, select, tuple_, update
-from sqlalchemy.sql.dml import ReturningUpdate
+from sqlalchemy import BigInteger, Connection, Row, Select, Text, bindparam, select, tuple_, update
+from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
 from uploadcore.errors import VersionConflictError
 from uploadcore.plan import PartPlan
@@ -21,7 +21,8 @@ from uploadcore.states import UploadState
 from uploadcore.upload import Address, Expected, Reason, Strategy, Timer, Transition, Upload
 from uploadcore_sql.clock import database_now, from_microseconds, to_microseconds
 from uploadcore_sql.columns import checksum_from, checksum_values, json_text, mapping_from
-from uploadcore_sql.outbox import write_events
+from uploadcore_sql.inserts import Insert, per_dialect
+from uploadcore_sql.outbox import event_values, insert_events, write_events
 from uploadcore_sql.running import Run
 from uploadcore_sql.tables import uploads
 
@@ -30,16 +31,19 @@ __all__ = ["SqlUploads"]
 _c = uploads.c
 _TIMERS = [_c[timer.value] for timer in Timer]
 
-_INSERT = (
-    insert(uploads)
-    .values(
+
+def _adding(new: Insert) -> ReturningInsert[*tuple[Any, ...]]:
+    add = new.values(
         version=1,
         created_at=database_now(),
         expires_at=database_now() + bindparam("lifetime", type_=BigInteger),
         lease_until=database_now() + bindparam("lease", type_=BigInteger),  # NULL stays NULL
     )
-    .returning(_c.version, _c.created_at, *_TIMERS)
-)
+    # A broken constraint would end the transaction on PostgreSQL; this leaves it as it was, on both.
+    return add.on_conflict_do_nothing().returning(_c.version, _c.created_at, *_TIMERS)
+
+
+_INSERT = per_dialect(uploads, _adding)
 _GET = select(uploads).where(_c.id == bindparam("id_"))
 _DUE = (
     select(uploads).where(_c.due_at <= database_now()).order_by(_c.due_at).limit(bindparam("limit_", type_=BigInteger))
@@ -100,7 +104,11 @@ def _add(connection: Connection, upload: Upload, lifetime: timedelta, lease: tim
         "lifetime": to_microseconds(lifetime),
         "lease": None if lease is None else to_microseconds(lease),
     }
-    row = connection.execute(_INSERT, values).one()
+    row = connection.execute(_INSERT[connection.dialect.name], values).one_or_none()
+    if row is None:
+        raise VersionConflictError(
+            "an upload of that id, or at that storage key, is there already", upload_id=upload.id
+        )
     return _with_timers(replace(upload, created_at=from_microseconds(row.created_at)), row)
 
 
@@ -119,13 +127,22 @@ def _save(connection: Connection, transition: Transition) -> Upload:
     for number, condition in enumerate(transition.conditions):
         values[f"margin_{number}"] = to_microseconds(condition.margin)
     shape = tuple((condition.timer, condition.passed) for condition in transition.conditions)
-    row = connection.execute(_update(tuple(transition.timers), shape), values).one_or_none()
+    timers, events = tuple(transition.timers), transition.events
+    # PostgreSQL takes the change and its events in one statement, which saves a round trip.
+    is_together = bool(events) and connection.dialect.name == "postgresql"
+    if is_together:
+        for number, event in enumerate(events):
+            values |= event_values(event, f"_of_{number}")
+        row = connection.execute(_update_and_tell(timers, shape, len(events)), values).one_or_none()
+    else:
+        row = connection.execute(_update(timers, shape), values).one_or_none()
     if row is None:
         if_so = " or a time condition does not hold" if shape else ""
         raise VersionConflictError(
             f"somebody else changed upload {upload.id!r}{if_so}: read it again", upload_id=upload.id
         )
-    write_events(connection, transition.events)
+    if not is_together:
+        write_events(connection, events)
     return _with_timers(upload, row)
 
 
@@ -142,6 +159,15 @@ def _update(timers: tuple[Timer, ...], conditions: tuple[tuple[Timer, bool], ...
     for timer in timers:
         changes[timer.value] = now + bindparam(f"{timer.value}_after", type_=BigInteger)  # NULL clears it
     return statement.values(changes).returning(_c.version, *_TIMERS)
+
+
+@cache
+def _update_and_tell(
+    timers: tuple[Timer, ...], conditions: tuple[tuple[Timer, bool], ...], events: int
+) -> Select[*tuple[Any, ...]]:
+    """The same, with so many events, for PostgreSQL."""
+    saved = _update(timers, conditions).cte("saved")
+    return select(saved).add_cte(insert_events(saved, events).cte("told"))
 
 
 def _find(

@@ -1,9 +1,18 @@
-"""The SQLite database keeps the contract of its port."""
+"""Both databases keep the contract of their port."""
 
 from __future__ import annotations
 
+import pytest
+
 from uploadcore.testing import DatabaseContract
+from uploadcore_sql import SqlDatabase
 
 
-class TestSqlDatabase(DatabaseContract):
+class TestSqliteDatabase(DatabaseContract):
     """`database` comes from conftest."""
+
+
+class TestPostgresDatabase(DatabaseContract):
+    @pytest.fixture
+    def database(self, emptied: SqlDatabase) -> SqlDatabase:
+        return emptied

@@ -13,6 +13,7 @@ import pytest
 from uploadcore.errors import DatabaseUnavailableError
 from uploadcore.testing import make_upload
 from uploadcore_sql import SqlDatabase
+from uploadcore_sql.sqlite import SqliteBackend
 
 HOUR = timedelta(hours=1)
 
@@ -136,8 +137,10 @@ async def test_cancelled_while_opening_it_leaves_nothing_running(url: str) -> No
 
 
 async def test_what_is_committed_is_on_the_disk(database: SqlDatabase) -> None:
-    assert database._writing is not None
-    assert database._reading is not None
+    backend = database._backend
+    assert isinstance(backend, SqliteBackend)
+    assert backend._writing is not None
+    assert backend._reading is not None
 
     def pragmas(connection: object) -> list[object]:
         execute = connection.exec_driver_sql  # type: ignore[attr-defined]
@@ -146,7 +149,7 @@ async def test_what_is_committed_is_on_the_disk(database: SqlDatabase) -> None:
         connection.rollback()  # type: ignore[attr-defined]
         return values
 
-    for thread in database._writing.threads:
+    for thread in backend._writing.threads:
         assert await thread.submit(pragmas) == ["wal", 2, 1, 0, 5000]
-    for thread in database._reading.threads:
+    for thread in backend._reading.threads:
         assert await thread.submit(pragmas) == ["wal", 2, 1, 1, 5000]

@@ -20,6 +20,7 @@ from uploadcore.testing import make_event, make_upload
 from uploadcore.upload import Timer, Transition, Upload
 from uploadcore_sql import SqlDatabase
 from uploadcore_sql.connection_thread import ConnectionThread
+from uploadcore_sql.sqlite import SqliteBackend
 
 HOUR = timedelta(hours=1)
 
@@ -47,8 +48,10 @@ async def has(database: SqlDatabase, upload_id: str) -> bool:
 
 
 def writer_of(database: SqlDatabase) -> ConnectionThread:
-    assert database._writing is not None
-    return database._writing.threads[0]
+    backend = database._backend
+    assert isinstance(backend, SqliteBackend)
+    assert backend._writing is not None
+    return backend._writing.threads[0]
 
 
 async def until_taken_up(thread: ConnectionThread) -> None:
