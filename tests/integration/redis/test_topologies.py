@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,8 @@ from tests.integration.redis.conftest import HOUR, SHORT, CacheFactory, Server, 
 from tests.integration.redis.topologies import cluster_of_one, sentinel, watched_by_sentinel
 from tests.servers.redis import RedisServer
 from uploadcore_redis import RedisCache
+
+DOCS = Path(__file__).parents[3] / "docs" / "redis.md"
 
 
 @contextlib.contextmanager
@@ -135,3 +138,18 @@ async def test_a_master_nobody_knows_is_as_good_as_no_cache(opened: CacheFactory
         cache = await opened(f"{url}/main")
         assert await cache.get("a") is None
         assert await cache.set_if_newer("a", b"1", 1, ttl=HOUR) is None
+
+
+@pytest.mark.parametrize("scheme", ["redis", "redis+cluster"])
+async def test_the_rights_that_the_docs_give_its_user_are_enough(opened: CacheFactory, scheme: str) -> None:
+    [line] = [line for line in DOCS.read_text().splitlines() if line.startswith("ACL SETUSER")]
+    with cluster_of_one() if scheme == "redis+cluster" else one_server() as server:
+        with Server(server).client() as client:
+            client.execute_command(*line.split())  # type: ignore[no-untyped-call]
+        url = url_of(server, scheme).replace("://", "://uploads:secret@")
+        cache = await opened(url, near_entries=0)
+        assert await cache.set_if_newer("a", b"1", 1, ttl=HOUR) is True
+        assert await cache.get("a") == b"1"
+        assert await cache.delete("a", 1) is True
+        foreign = await opened(url, near_entries=0, key_prefix="other:")
+        assert await foreign.set_if_newer("a", b"1", 1, ttl=HOUR) is None
