@@ -105,6 +105,12 @@ class ServerProcess:
         """Let it go on."""
         os.kill(self.pid, signal.SIGCONT)
 
+    def awake(self) -> bool:
+        """Whether it runs; from now on, where a test that failed left it hanging."""
+        if self.is_running:
+            self.resume()
+        return self.is_running
+
     def kill(self) -> None:
         """`kill -9`. Its folder stays, and it may be started again."""
         if self.is_running:

@@ -94,6 +94,8 @@ class Scan:
     def _postgres(self, server: ExternalPostgres) -> None:
         if isinstance(server, PostgresServer):
             self.files("logs of servers", [server.process.log])
+            if not server.process.awake():
+                return
         for url in server.databases:
             for table, rows in server.contents(url):
                 self.count("rows in PostgreSQL", len(rows))
@@ -104,6 +106,8 @@ class Scan:
         if isinstance(server, RedisServer):
             self.files("logs of servers", [server.process.log])
             self.files("files of Redis's commands", server.written())
+            if not server.process.awake():
+                return
         with contextlib.closing(server.client()) as client:
             for key in client.scan_iter(count=1000):
                 self.count("keys in Redis")

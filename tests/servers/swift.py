@@ -1,6 +1,7 @@
 """An S3-compatible store without containers or root: OpenStack Swift with `s3api`, one replica on one device, on loopback (Linux).
 
-It verifies signatures, expiry, lengths and checksums. Its environment is made once from requirements/swift.txt, in .venv/swift.
+It verifies signatures, expiry, lengths and checksums. Its environment is made once from requirements/swift.txt, in .venv/swift: by the first
+test run that needs it, or by `python -m tests.servers.swift`.
 """
 
 from __future__ import annotations
@@ -254,3 +255,7 @@ def _keeps_attributes(folder: Path) -> bool:
     finally:
         probe.unlink()
     return True
+
+
+if __name__ == "__main__":
+    install()

@@ -184,3 +184,21 @@ def test_a_server_that_does_not_start_says_so_to_everybody() -> None:
         servers.get("s3", "s3-broken")
     with pytest.raises(ServerError, match="s3-broken did not start"):
         servers.get("s3", "s3-broken")
+
+
+def test_servers_that_tests_left_hanging_or_dead_are_scanned_all_the_same() -> None:
+    servers = Servers()
+    servers.running = {"hanging": RedisServer(keep_commands=True), "dead": RedisServer(keep_commands=True)}
+    for server in servers.running.values():
+        server.start()
+        with contextlib.closing(server.client()) as client:
+            client.set("key", SECRETS["JWT"])
+    servers.running["hanging"].pause()
+    servers.running["dead"].kill()
+    scan = Scan()
+
+    scan.servers(servers)
+    servers.stop()
+
+    assert len([finding for finding in scan.findings if ".aof: " in finding]) == 2
+    assert scan.read["keys in Redis"] == 1
