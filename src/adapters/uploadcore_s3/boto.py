@@ -24,6 +24,7 @@ from uploadcore_s3.errors import S3CallError, TransportError
 from uploadcore_s3.signing import Credentials
 from uploadcore_s3.store import S3Store
 from uploadcore_s3.transport import Transport
+from uploadcore_s3.xml import NotXmlError, parse_result
 
 try:
     import boto3
@@ -31,7 +32,7 @@ try:
     from botocore.awsrequest import AWSPreparedRequest, AWSResponse
     from botocore.config import Config
     from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
-    from botocore.exceptions import BotoCoreError
+    from botocore.exceptions import BotoCoreError, ClientError
     from botocore.httpsession import get_cert_path
     from botocore.parsers import ResponseParserError
 except ImportError as exc:
@@ -56,6 +57,12 @@ _PARAMETERS = {
 }
 """botocore's name of each header the store sends."""
 _META = "x-amz-meta-"
+_RESULTS = {
+    "CreateMultipartUpload": "InitiateMultipartUploadResult",
+    "ListMultipartUploads": "ListMultipartUploadsResult",
+    "ListParts": "ListPartsResult",
+}
+"""The document each operation is answered with. Completion's is read by the store."""
 
 
 def s3_from_url(url: str, context: AdapterContext) -> S3ObjectStore:
@@ -249,9 +256,18 @@ class BotoClient:
         self._transport.close()
         self._client.close()
 
-    def _send(self, request: AWSPreparedRequest, **_: object) -> AWSResponse:
-        """Instead of botocore's own session. What this raises reaches the caller as it is: nothing of botocore's looks at it again."""
+    def _send(self, request: AWSPreparedRequest, event_name: str, **_: object) -> AWSResponse:
+        """Instead of botocore's own session. What this raises reaches the caller as it is: nothing of botocore's looks at it again.
+
+        botocore's parser takes what it does not know for an answer that lists nothing: a document of another name ends here.
+        """
         answer = self._transport.send(request.method, request.url, _text(request.headers), _bytes(request.body))
+        result = _RESULTS.get(event_name.rpartition(".")[2])
+        if result is not None:
+            try:
+                parse_result(answer.body, result)
+            except NotXmlError as exc:
+                raise TransportError("the store's answer can't be understood") from exc
         return AWSResponse(request.url, answer.status, dict(answer.headers), answer.as_response())
 
 
@@ -272,7 +288,7 @@ def _unparsed() -> Iterator[None]:
         if isinstance(exc, (S3CallError, TransportError)):
             raise
         raise TransportError("the store's answer can't be understood") from exc
-    except BotoCoreError as exc:
+    except (BotoCoreError, ClientError) as exc:  # a ClientError: an answer of 200 that botocore could not parse
         raise TransportError(f"botocore gave up ({type(exc).__name__})") from exc
 
 

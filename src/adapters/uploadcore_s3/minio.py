@@ -26,7 +26,7 @@ from uploadcore_s3.errors import S3CallError, TransportError
 from uploadcore_s3.signing import Credentials
 from uploadcore_s3.store import S3Store
 from uploadcore_s3.transport import Transport
-from uploadcore_s3.xml import NotXmlError, children, local_name, parse_xml
+from uploadcore_s3.xml import NotXmlError, children, local_name, parse_result
 
 try:
     import certifi
@@ -210,12 +210,13 @@ class MinioClient:
         return self._region
 
     def create_multipart(self, key: str, headers: Mapping[str, str]) -> str:
-        root = self._asked("POST", key, headers=dict(headers), query={"uploads": ""})
+        query = {"uploads": ""}
+        root = self._asked("InitiateMultipartUploadResult", "POST", key, headers=dict(headers), query=query)
         return children(root).get("UploadId", "")
 
     def list_parts(self, key: str, upload_id: str, *, marker: int, limit: int) -> PartsPage:
         query = {"uploadId": upload_id, "max-parts": str(limit), "part-number-marker": str(marker)}
-        root = self._asked("GET", key, query=query)
+        root = self._asked("ListPartsResult", "GET", key, query=query)
         told = children(root)
         try:
             parts = [_part(children(element)) for element in root if local_name(element) == "Part"]
@@ -244,7 +245,7 @@ class MinioClient:
         query = {"uploads": "", "prefix": prefix, "max-uploads": str(limit), "encoding-type": _URL_ENCODED}
         if marker is not None:
             query |= {"key-marker": marker[0], "upload-id-marker": marker[1]}
-        root = self._asked("GET", None, query=query)
+        root = self._asked("ListMultipartUploadsResult", "GET", None, query=query)
         told = children(root)
         decoded = unquote_plus if told.get("EncodingType") == _URL_ENCODED else str
         try:
@@ -287,10 +288,16 @@ class MinioClient:
         self._transport.close()
 
     def _asked(
-        self, method: str, key: str | None, *, query: dict[str, str], headers: Mapping[str, str] | None = None
+        self,
+        result: str,
+        method: str,
+        key: str | None,
+        *,
+        query: dict[str, str],
+        headers: Mapping[str, str] | None = None,
     ) -> ET.Element:
         try:
-            return parse_xml(self._execute(method, key, query=query, headers=headers).data)
+            return parse_result(self._execute(method, key, query=query, headers=headers).data, result)
         except NotXmlError as exc:
             raise TransportError("the store's answer can't be understood") from exc
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree as ET
 
-__all__ = ["NotXmlError", "children", "is_error", "local_name", "parse_xml", "text_of"]
+__all__ = ["NotXmlError", "children", "is_error", "local_name", "parse_result", "parse_xml", "text_of"]
 
 _ERROR = re.compile(rb"\s*(?:<\?xml[^>]*\?>)?\s*<(?:[A-Za-z0-9]+:)?Error[\s>/]")
 
@@ -32,6 +32,18 @@ def parse_xml(body: bytes) -> ET.Element:
         return ET.fromstring(text.strip())  # noqa: S314 - without a document type there are no entities
     except (ET.ParseError, UnicodeDecodeError) as exc:
         raise NotXmlError("it is cut short, or no XML") from exc
+
+
+def parse_result(body: bytes, name: str) -> ET.Element:
+    """The root of a document of that name: a page of a proxy is well-formed too, and lists nothing.
+
+    Raises:
+        NotXmlError: It is another document, or none that a store would send.
+    """
+    root = parse_xml(body)
+    if local_name(root) != name:
+        raise NotXmlError(f"it is no {name}")
+    return root
 
 
 def is_error(body: bytes) -> bool:
