@@ -13,7 +13,9 @@ from enum import Enum
 from typing import Protocol
 
 from uploadcore.plan import StoredPart
+from uploadcore_s3.errors import TransportError
 from uploadcore_s3.signing import Credentials
+from uploadcore_s3.transport import Transport
 
 __all__ = ["Identity", "ListedMultipart", "MultipartsPage", "ObjectHead", "PartsPage", "S3Client"]
 
@@ -33,6 +35,11 @@ class PartsPage:
 
     parts: Sequence[StoredPart]
     next_marker: int | None
+
+    def __post_init__(self) -> None:
+        """Refuse parts that can't be."""
+        if any(part.part_number < 1 or part.size < 0 for part in self.parts):
+            raise TransportError("the store's answer makes no sense")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +72,10 @@ class ObjectHead:
 
 class S3Client(Protocol):
     """One SDK's calls to one bucket. Headers are given by their names on the wire, in lower case."""
+
+    @property
+    def transport(self) -> Transport:
+        """What carries the calls."""
 
     @property
     def endpoint(self) -> str:

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import stamina
 
+from uploadcore.diagnosis import Finding, Needs
 from uploadcore.errors import InvalidRequestError, NoSuchMultipartError, StoreUnavailableError
 from uploadcore.file import Checksum
 from uploadcore.plan import Part, StoredPart, StoreLimits
@@ -22,6 +23,7 @@ from uploadcore.upload import Address
 from uploadcore_s3.client import Identity, ObjectHead, S3Client
 from uploadcore_s3.configuration import S3Configuration
 from uploadcore_s3.credentials import SigningCredentials, WallClock
+from uploadcore_s3.doctor import Examined, examine
 from uploadcore_s3.errors import (
     S3CallError,
     TransportError,
@@ -31,6 +33,7 @@ from uploadcore_s3.errors import (
     map_creation,
     map_errors,
 )
+from uploadcore_s3.probe import SignedHttp
 from uploadcore_s3.signing import Credentials, QuerySigner
 from uploadcore_s3.threads import BoundedThreads
 from uploadcore_s3.xml import NotXmlError, local_name, parse_xml
@@ -318,6 +321,22 @@ class S3Store(ABC):
         with map_creation("the marker can't be stored"):
             await opened.repeatedly(opened.client.put_empty, key, self._stored_with(headers))
 
+    # --- examining it ---------------------------------------------------------------------------------------------
+
+    async def diagnose(self, needs: Needs, *, apply: bool) -> AsyncIterator[Finding]:
+        """Try all that is needed of the store, and say what to do about what is wrong: see `uploadcore.diagnosis`."""
+        opened, configuration = self._open(), self._configuration
+        examined = Examined(
+            store=self,
+            control=opened.by_hand(Identity.CONTROL, opened.client.endpoint),
+            write=opened.by_hand(Identity.WRITE, configuration.public_endpoint or opened.client.endpoint),
+            capabilities=self.capabilities,
+            conditional_complete=configuration.conditional_complete,
+            declares_object_size=configuration.declare_object_size,
+        )
+        async for finding in examine(examined, needs, apply=apply):
+            yield finding
+
     # --- how ------------------------------------------------------------------------------------------------------
 
     def _open(self) -> _Opened:
@@ -364,13 +383,26 @@ class _Opened:
         threads = configuration.threads
         self._calls = BoundedThreads("uploadcore-s3", threads=threads, waiting=4 * threads)
         self._completions = BoundedThreads("uploadcore-s3-complete", threads=_COMPLETIONS, waiting=4 * _COMPLETIONS)
-        self.signer = QuerySigner(
-            configuration.public_endpoint or client.endpoint,
-            bucket=configuration.bucket,
-            region=client.region,
-            addressing="path" if configuration.is_path_style else "virtual",
-        )
+        self._configuration = configuration
+        self.signer = self._signer(configuration.public_endpoint or client.endpoint)
         self.signing = {identity: SigningCredentials(self._asking(identity), clock) for identity in Identity}
+
+    def _signer(self, endpoint: str) -> QuerySigner:
+        return QuerySigner(
+            endpoint,
+            bucket=self._configuration.bucket,
+            region=self.client.region,
+            addressing="path" if self._configuration.is_path_style else "virtual",
+        )
+
+    def by_hand(self, identity: Identity, endpoint: str) -> SignedHttp:
+        """Requests without an SDK, through URLs signed for who `identity` says."""
+        return SignedHttp(
+            self.client.transport,
+            self._signer(endpoint),
+            lambda: self.client.credentials(identity),
+            bucket=self._configuration.bucket,
+        )
 
     async def once(self, call: Callable[..., T], *args: Any, **options: Any) -> T:
         """One attempt."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 try:
     from uploadcore_app.composition import App, Container, EventTally, open_app
+    from uploadcore_app.doctor import examine
     from uploadcore_app.errors import ConfigurationError
     from uploadcore_app.plugins import load_adapter
     from uploadcore_app.settings import Settings, is_loopback, load_settings, misspelled
@@ -21,6 +22,7 @@ __all__ = [
     "Container",
     "EventTally",
     "Settings",
+    "examine",
     "is_loopback",
     "load_adapter",
     "load_settings",

@@ -18,7 +18,7 @@ from uploadcore_app import ConfigurationError, Settings, load_settings, open_app
 from uploadcore_cli.failures import CommandError, ExitStatus
 from uploadcore_http.server import serve as serve_until_signalled
 
-__all__ = ["serve", "sweep", "token"]
+__all__ = ["serve", "settings_from", "sweep", "token"]
 
 DATA_DIR = click.option(
     "--data-dir",
@@ -44,7 +44,7 @@ def serve(**given: Any) -> None:
     Everything else is set by UPLOADCORE_... variables; see the documentation of the configuration.
     """
     try:
-        sys.exit(serve_until_signalled(_settings(given)))
+        sys.exit(serve_until_signalled(settings_from(given)))
     except ConfigurationError as exc:
         raise CommandError(str(exc), ExitStatus.USAGE) from exc
 
@@ -63,7 +63,7 @@ def token(owner: str, lifetime: str) -> None:
 
     For development and for the first steps with a new service; whoever has that secret can be anybody.
     """
-    settings = _settings({})
+    settings = settings_from({})
     if settings.auth_jwt_key is None:
         raise CommandError(
             "no shared secret is set (UPLOADCORE_AUTH_JWT_KEY): a service without one takes no tokens of ours, "
@@ -96,7 +96,7 @@ def sweep(*, dry_run: bool, as_json: bool, **given: Any) -> None:
             return await app.core.sweep(dry_run=dry_run)
 
     try:
-        report = asyncio.run(swept(_settings(given)))
+        report = asyncio.run(swept(settings_from(given)))
     except ConfigurationError as exc:
         raise CommandError(str(exc), ExitStatus.USAGE) from exc
     account = dataclasses.asdict(report)
@@ -110,7 +110,8 @@ def sweep(*, dry_run: bool, as_json: bool, **given: Any) -> None:
     )
 
 
-def _settings(given: dict[str, Any]) -> Settings:
+def settings_from(given: dict[str, Any]) -> Settings:
+    """The settings: options given go before the variables. What is wrong with them is one line."""
     try:
         return load_settings(**{name: value for name, value in given.items() if value is not None})
     except ConfigurationError as exc:

@@ -402,7 +402,11 @@ class ScriptedS3:
 
     def _container_credentials(self, call: Call) -> Answer:
         issued, told = self._issue()
-        return Answer(200, json.dumps({**told, "Token": issued.token}).encode(), {"Content-Type": "application/json"})
+        return Answer(
+            200,
+            json.dumps({**told, "Token": issued.token}).encode(),
+            {"Content-Type": "application/json", "Connection": "close"},
+        )
 
     def _assume_role(self, call: Call) -> Answer:
         issued, told = self._issue()
@@ -413,7 +417,7 @@ class ScriptedS3:
             f'<AssumeRoleResponse xmlns="{namespace}"><AssumeRoleResult><Credentials>{elements}</Credentials>'
             "<AssumedRoleUser><Arn>arn:aws:sts::1:assumed-role/r/s</Arn><AssumedRoleId>R:s</AssumedRoleId></AssumedRoleUser>"
             "</AssumeRoleResult><ResponseMetadata><RequestId>R1</RequestId></ResponseMetadata></AssumeRoleResponse>".encode(),
-            {"Content-Type": "text/xml"},
+            {"Content-Type": "text/xml", "Connection": "close"},
         )
 
 
@@ -482,6 +486,9 @@ class Handler(BaseHTTPRequestHandler):
         self.serve()
 
     def do_DELETE(self) -> None:
+        self.serve()
+
+    def do_OPTIONS(self) -> None:
         self.serve()
 
     def send(self, answer: Answer) -> None:
@@ -615,6 +622,12 @@ def edits_body(pattern: str, text: str) -> Script:
         return replace(answer, body=body)
 
     return edits(edit)
+
+
+def ignores_markers(call: Call) -> Answer:
+    """List the first page, whatever comes before it."""
+    query = {name: value for name, value in call.query.items() if not name.endswith("marker")}
+    return replace(call, query=query).effect()
 
 
 def says_nothing(call: Call) -> None:
