@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 
 from uploadcore.diagnosis import Diagnosable, Finding, Needs, Verdict
@@ -31,13 +31,14 @@ async def examine(
     needs = Needs(
         key_prefix=settings.key_prefix, upload_lifetime=settings.upload_lifetime, origins=settings.cors_origins
     )
-    for port, findings in (
+    looks: tuple[tuple[str, Callable[[], AsyncIterator[Finding]]], ...] = (
         ("store", lambda: _store(container.store(), needs, apply=apply)),
         ("database", lambda: _database(container.database())),
         ("cache", lambda: _cache(container.cache())),
-    ):
+    )
+    for port, look in looks:
         try:
-            async for finding in findings():
+            async for finding in look():
                 yield finding
         except ConfigurationError as exc:
             yield Finding(
