@@ -31,7 +31,7 @@ class MinioInContainer(S3Server):
     """A MinIO."""
 
     def __init__(self) -> None:
-        self._container = MinioContainer(MINIO)
+        self._container = MinioContainer(MINIO, secret_key="minio-secret-of-the-tests")
         keys = Keys(self._container.access_key, self._container.secret_key)
         super().__init__("", keys, region="us-east-1")
 
