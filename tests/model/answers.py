@@ -25,7 +25,8 @@ from uploadcore.errors import (
     UploadNotFoundError,
     VersionConflictError,
 )
-from uploadcore.file import FileStatus
+from uploadcore.file import File, FileStatus, FileView
+from uploadcore.ports import SignedRequest
 from uploadcore.states import TERMINAL_STATES, UploadState
 from uploadcore.upload import Reason
 from uploadcore.views import Completion, SignedPart, SweepReport, UploadParts, UploadView
@@ -38,6 +39,10 @@ CLOSED = TERMINAL_STATES | {S.ABORTING}
 UNAVAILABLE = (StoreUnavailableError, DatabaseUnavailableError)
 OLD = timedelta(seconds=7)
 """What signing goes by may be a copy up to 5 s old, filled by a read that took up to 2 s (docs/concepts.md, rule 11)."""
+
+
+OLD_FILE = timedelta(seconds=62)
+"""The same of a copy of a file, which lives up to 60 s where a change did not reach the cache it is in."""
 
 
 class Answers:
@@ -150,14 +155,42 @@ class Answers:
             if status not in {FileStatus.DELETING, FileStatus.DELETED}:
                 self._reference.broken(6, f"file {life.now.file_id} was answered as deleted, and is {status}")
 
+    def edited(self, life: Life, title: str, operation: Operation) -> None:
+        """What was said to be changed was changed."""
+        view = self._result(operation, None, FileNotReadyError, VersionConflictError)
+        if isinstance(view, FileView):
+            history = self._reference.file_histories[life.now.file_id].since_time(operation.started_at)
+            if not any(FileView.of(file) == view and view.title == title for file in history):
+                self._reference.broken(7, f"file {view.id} was answered as changed to {title!r}, and never was that")
+
+    def looked_at(self, life: Life, operation: Operation) -> None:
+        """What is read was true, not long ago."""
+        view = self._result(operation, None)
+        if isinstance(view, FileView) and not any(FileView.of(file) == view for file in self._lately(life, operation)):
+            self._reference.broken(
+                11, f"file {view.id} was read as version {view.version}, which is too old, or never was"
+            )
+
     def downloaded(self, store: MemoryObjectStore, life: Life, operation: Operation) -> None:
-        """The bytes are those that were completed."""
+        """The bytes are those that were completed, or none any more."""
         signed = self._result(operation, None, FileNotReadyError)
-        file = self._reference.files[life.now.file_id]
-        if signed is not None and file.status is FileStatus.AVAILABLE:
-            content = self._reference.lives[file.upload_id].content
-            if at_once(store.fetch(signed)) != content:  # type: ignore[arg-type]
-                self._reference.broken(9, f"file {file.id} was downloaded with other bytes")
+        if not isinstance(signed, SignedRequest):
+            return
+        contents = [
+            self._reference.lives[file.upload_id]
+            for file in self._lately(life, operation)
+            if file.status is FileStatus.AVAILABLE
+        ]
+        answer = at_once(store.get(signed))
+        if answer.status == 200:
+            if answer.body not in {content.content for content in contents}:
+                self._reference.broken(9, f"file {life.now.file_id} was downloaded with other bytes")
+        elif all(content.now.address.key in self._reference.objects for content in contents):
+            self._reference.broken(9, f"file {life.now.file_id} could not be downloaded: {answer.status}")
+
+    def _lately(self, life: Life, operation: Operation) -> list[File]:
+        """How its file was when a copy was made that may still be read, and how since."""
+        return self._reference.file_histories[life.now.file_id].since_time(operation.started_at - OLD_FILE)
 
     def not_found(self, operation: Operation) -> None:
         """Nothing but that."""

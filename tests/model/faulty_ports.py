@@ -177,7 +177,7 @@ class FaultyDatabase:
         pass
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
+    async def transaction(self, *, single: bool = False) -> AsyncIterator[Transaction]:
         operation, fault = await self._process.enter("transaction")
         async with _AtOnce(self._inner.transaction()) as tx:
             seen = self.transaction_of(tx)
@@ -192,7 +192,7 @@ class FaultyDatabase:
         await self.after_commit(seen)
 
     @asynccontextmanager
-    async def reader(self) -> AsyncIterator[Transaction]:
+    async def reader(self, *, single: bool = False) -> AsyncIterator[Transaction]:
         operation, fault = await self._process.enter("reader")
         if fault in {Fault.FAIL, Fault.LATE}:
             raise DatabaseUnavailableError("the database did not answer")

@@ -154,6 +154,9 @@ class Happenings(World):
         elif what == "parts":
             work = lambda core: core.uploads.list_parts(row.id, owner=row.owner)  # noqa: E731
             answered = partial(self.answers.listed, life)
+        elif what == "file":
+            work = lambda core: core.files.get(row.file_id, owner=row.owner)  # noqa: E731
+            answered = partial(self.answers.looked_at, life)
         else:
             work = lambda core: core.files.content(row.file_id, owner=row.owner)  # noqa: E731
             answered = partial(self.answers.downloaded, self.store, life)
@@ -172,6 +175,8 @@ class Happenings(World):
             lambda core: core.uploads.abort(row.id, owner=STRANGER),
             lambda core: core.files.delete(row.file_id, owner=STRANGER),
             lambda core: core.files.content(row.file_id, owner=STRANGER),
+            lambda core: core.files.get(row.file_id, owner=None),
+            lambda core: core.files.update(row.file_id, owner=STRANGER, title="mine"),
         ]
         self.call(slot, "foreign call", calls[what], None, self.answers.not_found)
 
@@ -213,6 +218,19 @@ class Happenings(World):
             partial(self.answers.deleted, life),
         )
 
+    def edit(self, slot: int, which: int, title: str, fault: Injected) -> None:
+        """Something else is said about a file."""
+        if not self.reference.lives:
+            return
+        life = self.life(which)
+        self.call(
+            slot,
+            "edit",
+            lambda core: core.files.update(life.now.file_id, owner=life.now.owner, title=title),
+            fault,
+            partial(self.answers.edited, life, title),
+        )
+
     # --- one thing in the middle of another -----------------------------------------------------------------------
 
     def race(
@@ -250,6 +268,8 @@ class Happenings(World):
             self.abort(slot, which, fault)
         elif name == "delete_file":
             self.delete_file(slot, which, fault)
+        elif name == "edit":
+            self.edit(slot, which, "raced", fault)
         elif name in {"sweep", "relay", "initiate_again"}:
             getattr(self, name)(slot, fault)
         elif name == "lose":

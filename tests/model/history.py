@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from uploadcore.file import File
 from uploadcore.states import UploadState
 from uploadcore.upload import Upload
 
 if TYPE_CHECKING:
     from tests.model.processes import Operation
 
-__all__ = ["Life", "Snapshot", "is_whole", "planned"]
+__all__ = ["FileHistory", "Life", "Snapshot", "is_whole", "planned"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,18 @@ class Life:
         """Its states since that moment."""
         pairs = zip(self.timeline, [*self.timeline[1:], None], strict=True)
         return {snapshot.state for snapshot, following in pairs if following is None or following.at >= moment}
+
+
+@dataclass(eq=False)
+class FileHistory:
+    """What was said about one file, and since when."""
+
+    timeline: list[tuple[datetime, File]] = field(default_factory=list)
+
+    def since_time(self, moment: datetime) -> list[File]:
+        """How it was at that moment, and how since; oldest first."""
+        pairs = zip(self.timeline, [*self.timeline[1:], None], strict=True)
+        return [file for (_, file), following in pairs if following is None or following[0] >= moment]
 
 
 def is_whole(upload: Upload, sizes: Mapping[int, int]) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from tests.model.history import Life, Snapshot, is_whole
+from tests.model.history import FileHistory, Life, Snapshot, is_whole
 from uploadcore.events import Event, EventType
 from uploadcore.file import File, FileStatus
 from uploadcore.ports import OpenMultipart, StoredObject
@@ -36,6 +36,9 @@ FILE_EDGES = {
     (FileStatus.AVAILABLE, FileStatus.DELETING),
     (FileStatus.DELETING, FileStatus.DELETING),
     (FileStatus.DELETING, FileStatus.DELETED),
+    # What is said about it has changed.
+    (FileStatus.UPLOADING, FileStatus.UPLOADING),
+    (FileStatus.FAILED, FileStatus.FAILED),
 }
 TERMINAL_EVENTS = {
     S.COMPLETED: EventType.UPLOAD_COMPLETED,
@@ -73,6 +76,7 @@ class Reference:
         parts: The bodies of the parts of every multipart upload in progress, by storage upload id.
         objects: The bytes of every object, by key.
         lives: Every upload, by id.
+        files: Every file, by id; `file_histories` says how it came to be so.
         events: Every event written, in order.
     """
 
@@ -84,6 +88,7 @@ class Reference:
         self.objects: dict[str, bytes] = {}
         self.lives: dict[str, Life] = {}
         self.files: dict[str, File] = {}
+        self.file_histories: dict[str, FileHistory] = defaultdict(FileHistory)
         self.events: list[Event] = []
         self.idempotency: dict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
         self._by_key: dict[str, Life] = {}
@@ -221,6 +226,7 @@ class Reference:
             self.broken(2, "a row is gone")
         for file_id, file in files.items():
             if before.get(file_id) is not file:
+                self.file_histories[file_id].timeline.append((self._clock.now(), file))
                 expected += self._file_saved(operation, before.get(file_id), file)
         self._check_events(expected, database)
         self._check_quotas(database)
@@ -321,6 +327,8 @@ class Reference:
 
     def _file_saved(self, operation: Operation, old: File | None, new: File) -> list[tuple[EventType, str]]:
         life = self.lives[new.upload_id]
+        if (new.address.bucket, new.address.key) != (life.first.address.bucket, life.first.address.key):
+            self.broken(1, f"file {new.id} lies elsewhere than its upload {new.upload_id}")
         if old is None:
             if new.status is not FileStatus.UPLOADING or life.first.file_id != new.id:
                 self.broken(2, f"file {new.id} was born {new.status}")
