@@ -50,7 +50,10 @@ _OF_THIS_FILE = {"parameters": {"file_id": "$response.body#/id"}}
             summary="Your files, newest first",
             parameters=(
                 Parameter(
-                    "status", "query", "Only those with this status.", {"enum": [status.value for status in FileStatus]}
+                    "status",
+                    "query",
+                    "Only those with this status; by default all but the deleted ones.",
+                    {"enum": [status.value for status in FileStatus]},
                 ),
                 Parameter(
                     "label",

@@ -44,6 +44,24 @@ async def test_a_file_that_did_not_change_is_not_sent_again(service: Service) ->
     assert changed.headers["etag"] != etag
 
 
+@pytest.mark.parametrize(
+    ("condition", "status"), [("{etag}", 200), ("*", 200), ("W/{etag}", 412), ('"99"', 412), ("9", 400)]
+)
+async def test_a_read_may_ask_for_a_version_and_that_is_looked_at_first(
+    service: Service, condition: str, status: int
+) -> None:
+    _, file_id = await service.completed()
+    api = service.client()
+    etag = (await api.get(f"/v1/files/{file_id}")).headers["etag"]
+    headers = {"if-match": condition.format(etag=etag)}
+
+    for method in ("GET", "HEAD"):
+        plain = await api.request(method, f"/v1/files/{file_id}", headers=headers)
+        known = await api.request(method, f"/v1/files/{file_id}", headers={**headers, "if-none-match": etag})
+
+        assert (plain.status_code, known.status_code) == (status, 304 if status == 200 else status)
+
+
 async def test_a_head_is_the_head_of_the_answer_to_get(service: Service) -> None:
     _, file_id = await service.completed()
     api = service.client()
@@ -141,6 +159,10 @@ async def test_files_are_found_by_status_and_label_page_by_page(service: Service
     assert await found(status="available", limit=5) == made[::-1]
     assert len(await found()) == 6
     assert len(await found(status="uploading", label="all")) == 0
+
+    await api.delete(f"/v1/files/{made[0]}")
+    assert await found(label="even") == made[:0:-2]
+    assert await found(status="deleted") == [made[0]]
 
 
 async def test_a_page_shows_a_file_as_it_is_shown_alone(service: Service) -> None:

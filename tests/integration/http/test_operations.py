@@ -43,7 +43,7 @@ async def test_ready_says_what_is_wrong_without_failing_for_it() -> None:
     # Rule 19: neither probe fails because a port is down.
     async with serving(store=AwayStore()) as service:
 
-        def away() -> Any:
+        def away(**_: Any) -> Any:
             raise DatabaseUnavailableError("away")
 
         service.database.reader = away  # type: ignore[method-assign]
@@ -238,13 +238,15 @@ async def test_a_page_of_another_origin_may_read_nothing() -> None:
         assert "access-control-allow-origin" not in answer.headers
 
 
-@pytest.mark.parametrize("path", ["/v1/uploads", "/v1/uploads/x", "/v1/files/x/content"])
+@pytest.mark.parametrize("path", ["/v1/uploads", "/v1/uploads/x", "/v1/files", "/v1/files/x", "/v1/files/x/content"])
 async def test_options_says_what_a_path_takes(service: Service, path: str) -> None:
     answer = await service.client(None).options(path)
 
     taken = {
         "/v1/uploads": "GET, OPTIONS, POST",
         "/v1/uploads/x": "DELETE, GET, OPTIONS",
+        "/v1/files": "GET, HEAD, OPTIONS",
+        "/v1/files/x": "DELETE, GET, HEAD, OPTIONS, PATCH",
         "/v1/files/x/content": "GET, HEAD, OPTIONS",
     }
     assert (answer.status_code, answer.headers["allow"]) == (204, taken[path])
