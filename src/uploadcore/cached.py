@@ -194,7 +194,7 @@ class CachedRecords(Generic[Record]):
         return reading
 
     async def _fill(self, record_id: str, began: float) -> Record | None:
-        async with self._database.reader() as tx:
+        async with self._database.reader(single=True) as tx:
             record = await self._kind.read(tx, record_id)
         if not self._is_old(began) and (record is not None or self._kind.absence):
             stored = await self._store(record_id, record)

@@ -75,7 +75,7 @@ class FileService:
         before = page_start(cursor, limit)
         if label is not None:
             check_label(label)
-        async with self._database.reader() as tx:
+        async with self._database.reader(single=True) as tx:
             found = await tx.files.find(owner=owner, status=status, label=label, before=before, limit=limit + 1)
         page = tuple(FileView.of(file) for file in found[:limit])
         return FilePage(page, cursor_after(page[-1].created_at, page[-1].id) if len(found) > limit else None)
@@ -223,7 +223,7 @@ class FileService:
         return file
 
     async def _owned(self, file_id: str, owner: str) -> File:
-        async with self._database.reader() as tx:
+        async with self._database.reader(single=True) as tx:
             return await owned_file(tx, file_id, owner)
 
 

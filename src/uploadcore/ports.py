@@ -401,15 +401,19 @@ class Database(Protocol):
     async def close(self) -> None:
         """Let go of everything. Idempotent."""
 
-    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+    def transaction(self, *, single: bool = False) -> AbstractAsyncContextManager[Transaction]:
         """Begin, commit on leaving, roll back on any exception.
+
+        Args:
+            single: There will be one call, and nothing after it that may fail: what it did may stand from then on. Spares a database on
+                a server the round trips of beginning and committing.
 
         Raises:
             DatabaseUnavailableError: On entering, inside, or on commit; after a failed commit the outcome is unknown.
         """
 
-    def reader(self) -> AbstractAsyncContextManager[Transaction]:
-        """One consistent view for reading. Writing through it is undefined."""
+    def reader(self, *, single: bool = False) -> AbstractAsyncContextManager[Transaction]:
+        """One consistent view for reading; `single`: there will be one call. Writing through it is undefined."""
 
     async def installation_id(self) -> str:
         """Made once, when the schema was made: tells this database's objects from another's in one bucket."""

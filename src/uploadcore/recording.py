@@ -45,7 +45,7 @@ class Recording:
         Raises:
             UploadNotFoundError: There is none.
         """
-        async with self.database.reader() as tx:
+        async with self.database.reader(single=True) as tx:
             return await existing_upload(tx, upload_id)
 
     async def save(self, transition: Transition) -> Upload:
@@ -55,7 +55,7 @@ class Recording:
             VersionConflictError: Somebody else was faster, or a condition does not hold.
         """
         began = self.clock.monotonic()
-        async with self.database.transaction() as tx:
+        async with self.database.transaction(single=True) as tx:
             saved = await tx.uploads.save(transition)
         await self.copies.uploads.remember(saved, as_of=began)
         return saved
@@ -67,7 +67,7 @@ class Recording:
             VersionConflictError: Somebody else was faster, or holds its lease.
         """
         began = self.clock.monotonic()
-        async with self.database.transaction() as tx:
+        async with self.database.transaction(single=True) as tx:
             saved = await tx.files.save(file, lease=lease, lease_passed=lease_passed)
         await self.copies.files.remember(saved, as_of=began)
         return saved

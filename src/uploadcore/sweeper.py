@@ -118,7 +118,7 @@ class Sweeper:
 
     async def _recheck(self, upload: Upload) -> None:
         """Every URL has run out: remove what landed after the upload was cleaned, or after its file was deleted or replaced."""
-        async with self._database.reader() as tx:
+        async with self._database.reader(single=True) as tx:
             file = await existing_file(tx, upload.file_id)
         is_current = (
             upload.state is UploadState.COMPLETED
@@ -157,7 +157,7 @@ class Sweeper:
         return found + await self._abort_orphans(page, dry_run=dry_run)
 
     async def _abort_orphans(self, page: list[OpenMultipart], *, dry_run: bool) -> int:
-        async with self._database.reader() as tx:
+        async with self._database.reader(single=True) as tx:
             known = await tx.uploads.by_keys([multipart.key for multipart in page]) if page else {}
         orphans = [multipart for multipart in page if _is_orphan(multipart, known.get(multipart.key))]
         if not dry_run:

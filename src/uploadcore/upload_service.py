@@ -207,7 +207,7 @@ class UploadService:
         before = page_start(cursor, limit)
         if fingerprint is not None:
             check_text("fingerprint", fingerprint, MAX_FINGERPRINT)
-        async with self._database.reader() as tx:
+        async with self._database.reader(single=True) as tx:
             found = await tx.uploads.find(
                 owner=owner, state=state, fingerprint=fingerprint, before=before, limit=limit + 1
             )
@@ -368,7 +368,7 @@ class UploadService:
         raise UploadBusyError(f"upload {upload_id!r} keeps changing; try again", upload_id=upload_id)
 
     async def _completion(self, upload: Upload) -> Completion:
-        async with self._database.reader() as tx:
+        async with self._database.reader(single=True) as tx:
             file = await existing_file(tx, upload.file_id)
         return Completion(UploadView.of(upload), FileView.of(file))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-BENCHMARKS = ("client", "data", "presigning", "reading", "signing", "viral")
+BENCHMARKS = ("client", "data", "presigning", "reading", "signing", "transitions", "viral")
 
 
 def main(names: list[str]) -> None:

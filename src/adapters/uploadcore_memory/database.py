@@ -70,8 +70,9 @@ class MemoryDatabase:
         """Let go of nothing: what was committed stays, as it would anywhere else."""
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[_Transaction]:
+    async def transaction(self, *, single: bool = False) -> AsyncIterator[_Transaction]:
         """Begin, commit on leaving, roll back on any exception. Others wait; a second one in the same task waits for ever."""
+        del single  # there is no round trip to spare
         async with self._writing:
             # Lets others run, as a call over a network would.
             await asyncio.sleep(0)
@@ -81,8 +82,9 @@ class MemoryDatabase:
         await asyncio.sleep(0)
 
     @asynccontextmanager
-    async def reader(self) -> AsyncIterator[_Transaction]:
+    async def reader(self, *, single: bool = False) -> AsyncIterator[_Transaction]:
         """One consistent view. What is written through it is lost."""
+        del single
         await asyncio.sleep(0)
         yield _Transaction(self._tables.copy(), self._clock)
 

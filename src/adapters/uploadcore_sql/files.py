@@ -36,7 +36,7 @@ from uploadcore.errors import VersionConflictError
 from uploadcore.file import File, FileStatus, VerifiedBy, Visibility
 from uploadcore_sql.clock import database_now, from_microseconds, to_microseconds
 from uploadcore_sql.columns import checksum_from, checksum_values, json_text, mapping_from
-from uploadcore_sql.running import Run
+from uploadcore_sql.running import Run, one_statement
 from uploadcore_sql.tables import file_labels, files, uploads
 
 __all__ = ["SqlFiles"]
@@ -124,6 +124,7 @@ def _add(connection: Connection, file: File) -> File:
     )
 
 
+@one_statement
 def _get(connection: Connection, file_id: str) -> File | None:
     row = connection.execute(_GET, {"id_": file_id}).one_or_none()
     return None if row is None else _file(row)
@@ -185,6 +186,7 @@ def _add_labels(connection: Connection, file: File, labels: set[str], created_at
         connection.execute(_ADD_LABELS, [row | {"label": label} for label in sorted(labels)])
 
 
+@one_statement
 def _find(
     connection: Connection,
     *,
@@ -226,6 +228,7 @@ def _search(*, by_status: bool, by_label: bool, paged: bool) -> Select[*tuple[An
     return newest_first.limit(bindparam("limit_", type_=BigInteger))
 
 
+@one_statement
 def _due(connection: Connection, limit: int) -> list[File]:
     return [_file(row) for row in connection.execute(_DUE, {"limit_": limit})]
 

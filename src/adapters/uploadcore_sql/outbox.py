@@ -13,7 +13,7 @@ from uploadcore.events import Event, EventType
 from uploadcore.ports import PendingEvent
 from uploadcore_sql.clock import database_now, from_microseconds, to_microseconds
 from uploadcore_sql.columns import json_text, mapping_from
-from uploadcore_sql.running import Run
+from uploadcore_sql.running import Run, one_statement
 from uploadcore_sql.tables import events, uploads
 
 __all__ = ["SqlOutbox", "event_values", "insert_events", "write_events"]
@@ -134,19 +134,23 @@ def _add(connection: Connection, event: Event) -> None:
     write_events(connection, (event,))
 
 
+@one_statement
 def _claim(connection: Connection, limit: int, lease: timedelta) -> list[PendingEvent]:
     rows = connection.execute(_CLAIM[connection.dialect.name], {"limit_": limit, "lease": to_microseconds(lease)}).all()
     return [PendingEvent(_event(row), row.attempts) for row in sorted(rows, key=lambda row: row.position)]
 
 
+@one_statement
 def _delivered(connection: Connection, event_id: str) -> None:
     connection.execute(_DELIVERED, {"id_": event_id})
 
 
+@one_statement
 def _failed(connection: Connection, event_id: str, retry_after: timedelta) -> None:
     connection.execute(_FAILED, {"id_": event_id, "retry_after": to_microseconds(retry_after)})
 
 
+@one_statement
 def _purge(connection: Connection, older_than: timedelta) -> int:
     return connection.execute(_PURGE, {"older_than": to_microseconds(older_than)}).rowcount
 

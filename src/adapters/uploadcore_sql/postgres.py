@@ -12,14 +12,14 @@ try:
     import asyncpg
 except ImportError as exc:
     raise ImportError("PostgreSQL needs packages that are not installed: pip install 'uploadcore[postgres]'") from exc
-from sqlalchemy import Connection, event, text
+from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from uploadcore.errors import DatabaseUnavailableError
 from uploadcore.ports import Transaction
 from uploadcore_sql.postgres_errors import MIGRATE, map_exceptions
-from uploadcore_sql.postgres_session import PostgresSession, Underway
+from uploadcore_sql.postgres_session import PostgresSession, SingleCall, Underway
 from uploadcore_sql.postgres_url import PostgresUrl
 from uploadcore_sql.schema import SchemaState, installation_of, migrate, schema_state
 from uploadcore_sql.text import refuse_nul
@@ -55,6 +55,7 @@ class PostgresBackend:
         self._installation_id: str | None = None
         self._writing: AsyncEngine | None = None
         self._reading: AsyncEngine | None = None
+        self._alone: Engine | None = None
         self._underway = Underway()
 
     def __str__(self) -> str:
@@ -73,6 +74,8 @@ class PostgresBackend:
             raise
         self._writing = engine
         self._reading = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        if self.url.keeps_sessions:
+            self._alone = engine.sync_engine.execution_options(isolation_level="AUTOCOMMIT")
 
     async def close(self) -> None:
         """Cut what is open, close all connections. Idempotent."""
@@ -80,13 +83,19 @@ class PostgresBackend:
         if self._writing is not None:
             await self._writing.dispose()
 
-    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+    def transaction(self, *, single: bool = False) -> AbstractAsyncContextManager[Transaction]:
         """`READ COMMITTED`: what decides is decided inside one statement, on the row as it is then."""
-        return PostgresSession(self._opened(self._writing), self._underway, on_commit=self._count)
+        engine = self._opened(self._writing)
+        if single and self._alone is not None:
+            return SingleCall(self._alone, engine, self._underway, on_commit=self._count)
+        return PostgresSession(engine, self._underway, on_commit=self._count)
 
-    def reader(self) -> AbstractAsyncContextManager[Transaction]:
+    def reader(self, *, single: bool = False) -> AbstractAsyncContextManager[Transaction]:
         """`REPEATABLE READ, READ ONLY`: one snapshot."""
-        return PostgresSession(self._opened(self._reading), self._underway, on_commit=None)
+        engine = self._opened(self._reading)
+        if single and self._alone is not None:
+            return SingleCall(self._alone, engine, self._underway, on_commit=None)
+        return PostgresSession(engine, self._underway, on_commit=None)
 
     async def installation_id(self) -> str:
         """Made once, by the first migration."""

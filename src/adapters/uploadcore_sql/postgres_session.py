@@ -12,15 +12,17 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.util import greenlet_spawn
 
 from uploadcore.errors import DatabaseUnavailableError, UploadCoreError
 from uploadcore_sql.postgres_errors import map_exceptions
 from uploadcore_sql.records import SqlTransaction
+from uploadcore_sql.running import is_one_statement
 
-__all__ = ["PostgresSession", "Underway"]
+__all__ = ["PostgresSession", "SingleCall", "Underway"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -32,7 +34,12 @@ class Underway:
     def __init__(self) -> None:
         self.is_closed = False
         self._lent: set[AsyncConnection] = set()
-        self._ending: set[asyncio.Task[None]] = set()
+        self._ending: set[asyncio.Future[None]] = set()
+
+    def refuse_if_closed(self) -> None:
+        """Raise `DatabaseUnavailableError` after `stop`."""
+        if self.is_closed:
+            raise DatabaseUnavailableError("the database is closed")
 
     def lend(self, connection: AsyncConnection) -> None:
         """It belongs to a session now."""
@@ -41,6 +48,10 @@ class Underway:
     def end(self, connection: AsyncConnection, end: asyncio.Task[None]) -> None:
         """Its session's end has begun."""
         self._lent.discard(connection)
+        self.wait_for(end)
+
+    def wait_for(self, end: asyncio.Future[None]) -> None:
+        """Something that gives its connection back by itself, soon."""
         self._ending.add(end)
         end.add_done_callback(self._ended)
 
@@ -52,7 +63,7 @@ class Underway:
             with map_exceptions():
                 await connection.invalidate()
 
-    def _ended(self, end: asyncio.Task[None]) -> None:
+    def _ended(self, end: asyncio.Future[None]) -> None:
         self._ending.discard(end)
         if not end.cancelled():
             end.exception()  # whoever waits for it, raises it; if nobody does, nobody is left to be told
@@ -76,7 +87,7 @@ class PostgresSession(AbstractAsyncContextManager[SqlTransaction]):
         self._has_failed = False
 
     async def __aenter__(self) -> SqlTransaction:
-        self._refuse_if_closed()
+        self._underway.refuse_if_closed()
         with map_exceptions():
             self._connection = await self._engine.connect()
         self._underway.lend(self._connection)
@@ -91,7 +102,7 @@ class PostgresSession(AbstractAsyncContextManager[SqlTransaction]):
         connection = self._connection
         if connection is None:
             raise RuntimeError("this transaction has ended: what runs after it needs one of its own")
-        self._refuse_if_closed()
+        self._underway.refuse_if_closed()
         if self._has_failed:
             raise DatabaseUnavailableError("a statement before this one failed, and with it its transaction: try again")
         self._is_used = True
@@ -120,7 +131,7 @@ class PostgresSession(AbstractAsyncContextManager[SqlTransaction]):
     async def _end(self, connection: AsyncConnection, *, commit: bool) -> None:
         try:
             if commit:
-                self._refuse_if_closed()
+                self._underway.refuse_if_closed()
                 if self._has_failed:
                     raise DatabaseUnavailableError(
                         "a statement failed, and with it its transaction: nothing was saved; try again"
@@ -139,9 +150,62 @@ class PostgresSession(AbstractAsyncContextManager[SqlTransaction]):
         assert self._on_commit is not None
         self._on_commit()
 
-    def _refuse_if_closed(self) -> None:
-        if self._underway.is_closed:
-            raise DatabaseUnavailableError("the database is closed")
+
+class SingleCall(AbstractAsyncContextManager[SqlTransaction]):
+    """One call. If it is one statement, the server commits it by itself, and no round trip is needed to begin or to end; else it gets a transaction.
+
+    Args:
+        alone: Where its connection comes from, if so.
+        engine: Where it comes from otherwise.
+        underway: Is told of the connection.
+        on_commit: Called once something was committed; `None`: nothing is to be committed.
+    """
+
+    def __init__(
+        self, alone: Engine, engine: AsyncEngine, underway: Underway, *, on_commit: Callable[[], None] | None
+    ) -> None:
+        self._alone = alone
+        self._underway = underway
+        self._on_commit = on_commit
+        self._session = PostgresSession(engine, underway, on_commit=on_commit)
+        self._is_used = False
+
+    async def __aenter__(self) -> SqlTransaction:
+        return SqlTransaction(self.run)
+
+    async def run(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call `query(connection, …)`, and commit what it does.
+
+        Raises:
+            DatabaseUnavailableError: It did not work; whether it was done is not known.
+        """
+        if self._is_used:
+            raise RuntimeError("a transaction of a single call takes no other, and none after its end")
+        self._is_used = True
+        if not is_one_statement(query):
+            async with self._session:
+                return await self._session.run(query, *args, **kwargs)
+
+        def call() -> T:
+            with self._alone.connect() as connection:
+                return query(connection, *args, **kwargs)
+
+        self._underway.refuse_if_closed()
+        end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._underway.wait_for(end)
+        try:
+            with map_exceptions():
+                result = await greenlet_spawn(call)
+        finally:
+            end.set_result(None)
+        if self._on_commit is not None:
+            self._on_commit()
+        return result
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._is_used = True
 
 
 async def _give_back(connection: AsyncConnection) -> None:

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from sqlalchemy import Connection
 
-__all__ = ["Run"]
+__all__ = ["Run", "is_one_statement", "one_statement"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_ONE_STATEMENT: set[Callable[..., Any]] = set()
+
+
+def one_statement(query: Callable[P, T]) -> Callable[P, T]:
+    """Mark a query that runs one statement on PostgreSQL, and so needs no transaction around it to be done wholly or not at all."""
+    _ONE_STATEMENT.add(query)
+    return query
+
+
+def is_one_statement(query: Callable[..., Any]) -> bool:
+    """Whether it was marked."""
+    return query in _ONE_STATEMENT
 
 
 class Run(Protocol):

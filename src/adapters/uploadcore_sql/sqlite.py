@@ -85,7 +85,7 @@ class SqliteBackend:
             for thread in () if pool is None else pool.threads:
                 await thread.stop()
 
-    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+    def transaction(self, *, single: bool = False) -> AbstractAsyncContextManager[Transaction]:
         """Begin, commit on leaving, roll back on any exception, cancellation included.
 
         Transactions take turns: inside one, wait for nothing but the database. If the caller is cancelled while it commits, it is
@@ -94,10 +94,12 @@ class SqliteBackend:
         Raises:
             DatabaseUnavailableError: No turn in time; on entering, inside, or on commit, where the outcome is then unknown.
         """
+        del single  # a trip to the thread is no round trip to a server
         return Session(self._opened(self._writing), on_commit=self._count)
 
-    def reader(self) -> AbstractAsyncContextManager[Transaction]:
+    def reader(self, *, single: bool = False) -> AbstractAsyncContextManager[Transaction]:
         """One consistent view: the database as it was at the first read. Writing through it fails."""
+        del single
         return Session(self._opened(self._reading), on_commit=None)
 
     async def installation_id(self) -> str:

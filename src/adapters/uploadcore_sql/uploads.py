@@ -23,7 +23,7 @@ from uploadcore_sql.clock import database_now, from_microseconds, to_microsecond
 from uploadcore_sql.columns import checksum_from, checksum_values, json_text, mapping_from
 from uploadcore_sql.inserts import Insert, per_dialect
 from uploadcore_sql.outbox import event_values, insert_events, write_events
-from uploadcore_sql.running import Run
+from uploadcore_sql.running import Run, one_statement
 from uploadcore_sql.tables import uploads
 
 __all__ = ["SqlUploads"]
@@ -112,11 +112,13 @@ def _add(connection: Connection, upload: Upload, lifetime: timedelta, lease: tim
     return _with_timers(replace(upload, created_at=from_microseconds(row.created_at)), row)
 
 
+@one_statement
 def _get(connection: Connection, upload_id: str) -> Upload | None:
     row = connection.execute(_GET, {"id_": upload_id}).one_or_none()
     return None if row is None else _upload(row)
 
 
+@one_statement
 def _save(connection: Connection, transition: Transition) -> Upload:
     upload = transition.upload
     values: dict[str, Any] = {f"new_{name}": value for name, value in _values(upload).items()}
@@ -170,6 +172,7 @@ def _update_and_tell(
     return select(saved).add_cte(insert_events(saved, events).cte("told"))
 
 
+@one_statement
 def _find(
     connection: Connection,
     *,
@@ -204,10 +207,12 @@ def _search(*, by_state: bool, by_fingerprint: bool, paged: bool) -> Select[*tup
     return newest_first.limit(bindparam("limit_", type_=BigInteger))
 
 
+@one_statement
 def _due(connection: Connection, limit: int) -> list[Upload]:
     return [_upload(row) for row in connection.execute(_DUE, {"limit_": limit})]
 
 
+@one_statement
 def _by_keys(connection: Connection, keys: Sequence[str]) -> dict[str, Upload]:
     found = [_upload(row) for row in connection.execute(_BY_KEYS, {"keys": list(keys)})]
     return {upload.address.key: upload for upload in found}

@@ -175,12 +175,12 @@ class FaultyDatabase:
         self.calls["close"] += 1
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
+    async def transaction(self, *, single: bool = False) -> AsyncIterator[Transaction]:
         async with self.faults.around("transaction"), self.inner.transaction() as tx:
             yield tx
 
     @asynccontextmanager
-    async def reader(self) -> AsyncIterator[Transaction]:
+    async def reader(self, *, single: bool = False) -> AsyncIterator[Transaction]:
         async with self.faults.around("reader"), self.inner.reader() as tx:
             yield tx
         async with self.faults.around("read"):
