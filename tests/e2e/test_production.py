@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.soak import big_file, kills, parts
+from tests.soak import big_file, kills
 from tests.soak.worlds import Production, production
 
 MIB = 1024 * 1024
@@ -36,10 +36,3 @@ def test_memory_stays_flat_however_large_the_file(world: Production) -> None:
 
     assert figures.client_peak < (64 + 4) * MIB + figures.client_idle
     assert figures.server_peak - figures.server_idle < 64 * MIB
-
-
-@pytest.mark.timeout(300)
-def test_more_parts_than_fit_on_a_page_are_listed_and_completed(world: Production) -> None:
-    [line] = parts.run(count=1_001, part_size=16, world=world)
-
-    assert "1001 parts signed, sent, listed and completed" in line

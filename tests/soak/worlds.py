@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -105,8 +104,8 @@ class Production:
 @contextlib.contextmanager
 def production(*sdks: str) -> Iterator[list[Production]]:
     """The servers, and a world of each SDK on them."""
-    with tempfile.TemporaryDirectory(prefix="uploadcore-soak-") as folder, contextlib.ExitStack() as stack:
-        servers = SwiftServer(Path(folder)), PostgresServer(), RedisServer()
+    with contextlib.ExitStack() as stack:
+        servers = SwiftServer(), PostgresServer(), RedisServer()
         for server in servers:
             server.start()
             stack.callback(server.stop)
