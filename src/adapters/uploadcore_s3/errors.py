@@ -91,7 +91,8 @@ class S3CallError(Exception):
             told = children(parse_xml(body))
         except NotXmlError:
             told = {}
-        code = told.get("Code", "")[:64] or _STATUS_CODES.get(status, "")
+        # The header is MinIO's, for a HEAD (cmd/api-response.go, writeErrorResponseHeadersOnly).
+        code = (told.get("Code") or headers.get("x-minio-error-code", ""))[:64] or _STATUS_CODES.get(status, "")
         region = headers.get("x-amz-bucket-region", "") or told.get("Region", "")
         return cls(status, code if code.isalnum() else "", region=region[:64])
 

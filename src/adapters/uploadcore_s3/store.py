@@ -383,6 +383,8 @@ class _Opened:
         threads = configuration.threads
         self._calls = BoundedThreads("uploadcore-s3", threads=threads, waiting=4 * threads)
         self._completions = BoundedThreads("uploadcore-s3-complete", threads=_COMPLETIONS, waiting=4 * _COMPLETIONS)
+        # Not among the calls: a store that hangs must not keep URLs from being signed.
+        self._renewals = BoundedThreads("uploadcore-s3-credentials", threads=len(Identity), waiting=len(Identity))
         self._configuration = configuration
         self.signer = self._signer(configuration.public_endpoint or client.endpoint)
         self.signing = {identity: SigningCredentials(self._asking(identity), clock) for identity in Identity}
@@ -429,7 +431,7 @@ class _Opened:
         async def ask() -> Credentials:
             with map_errors("the credentials can't be renewed"):
                 try:
-                    return await self.once(self.client.credentials, identity)
+                    return await self._renewals.run(self.client.credentials, identity, within=self._timeouts.call)
                 except LookupError as exc:
                     raise StoreUnavailableError(f"the credentials can't be renewed: {exc}") from exc
 
@@ -437,7 +439,7 @@ class _Opened:
 
     async def close(self) -> None:
         self.client.close()
-        await asyncio.gather(self._calls.close(), self._completions.close())
+        await asyncio.gather(self._calls.close(), self._completions.close(), self._renewals.close())
 
 
 def _upload_id(address: Address) -> str:
