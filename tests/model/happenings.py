@@ -231,6 +231,14 @@ class Happenings(World):
             partial(self.answers.edited, life, title),
         )
 
+    def edit_and_look(self, slot: int, which: int, seconds: int, fault: Injected) -> None:
+        """A file is changed in one process while another has a copy, which that looks at some time later."""
+        self.read(1 - slot, which, "file", None)
+        self.edit(slot, which, f"at {self.clock.now():%H:%M:%S}", fault)
+        self.advance(seconds)
+        self.read(1 - slot, which, "file", None)
+        self.read(1 - slot, which, "content", None)
+
     # --- one thing in the middle of another -----------------------------------------------------------------------
 
     def race(

@@ -67,6 +67,11 @@ STEPS: list[tuple[int, str, dict[str, st.SearchStrategy[Any]]]] = [
     (1, "abort", {"slot": SLOTS, "which": WHICH, "fault": faults(9)}),
     (2, "delete_file", {"slot": SLOTS, "which": WHICH, "fault": faults(9)}),
     (1, "edit", {"slot": SLOTS, "which": WHICH, "title": st.sampled_from(["a", "b"]), "fault": faults(4)}),
+    (
+        1,
+        "edit_and_look",
+        {"slot": SLOTS, "which": WHICH, "seconds": st.sampled_from([0, 6, 59, 61, 63]), "fault": faults(4)},
+    ),
     (3, "sweep", {"slot": SLOTS, "fault": faults(14)}),
     (2, "relay", {"slot": SLOTS, "fault": faults(4)}),
     (
