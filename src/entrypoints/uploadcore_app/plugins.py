@@ -45,6 +45,6 @@ def load_adapter(group: str, url: str, context: AdapterContext, setting: str) ->
         raise ConfigurationError(f"{setting}: {exc}") from exc
     try:
         return make(url, context)
-    except (ValueError, UploadCoreError) as exc:
+    except (ValueError, ImportError, UploadCoreError) as exc:
         message = " ".join(str(exc).replace(url, f"{scheme}://…").split())
         raise ConfigurationError(f"{setting}: {message}") from exc
