@@ -57,7 +57,7 @@ class SigningCredentials:
             async with self._asking:
                 if self._is_too_short(now, wanted):
                     self._asked_at = now
-                    self._held = await self._ask()
+                    await self._renew(now)
         credentials = self._held
         assert credentials is not None, "asked for above"
         now = now.replace(microsecond=0)
@@ -68,6 +68,15 @@ class SigningCredentials:
         if seconds < 1:
             raise StoreUnavailableError("the credentials that sign are about to expire, and were not renewed")
         return credentials, now, timedelta(seconds=seconds)
+
+    async def _renew(self, now: datetime) -> None:
+        """Ask for new ones; what is held goes on signing where there are none for now."""
+        try:
+            self._held = await self._ask()
+        except StoreUnavailableError:
+            held = self._held
+            if held is None or held.expires_at is None or held.expires_at - MARGIN <= now:
+                raise
 
     def _is_too_short(self, now: datetime, wanted: timedelta) -> bool:
         held = self._held

@@ -22,7 +22,7 @@ from uploadcore.plan import StoredPart
 from uploadcore.ports import AdapterContext
 from uploadcore_s3.client import Identity, ListedMultipart, MultipartsPage, ObjectHead, PartsPage
 from uploadcore_s3.configuration import S3Configuration, StoreOptions, configured, split_url
-from uploadcore_s3.errors import S3CallError, TransportError
+from uploadcore_s3.errors import TransportError
 from uploadcore_s3.signing import Credentials
 from uploadcore_s3.store import S3Store
 from uploadcore_s3.transport import Transport
@@ -31,20 +31,12 @@ from uploadcore_s3.xml import NotXmlError, children, local_name, parse_result
 try:
     import certifi
     from minio import Minio
-    from minio.credentials.providers import (
-        AssumeRoleProvider,
-        AWSConfigProvider,
-        ChainedProvider,
-        EnvAWSProvider,
-        EnvMinioProvider,
-        IamAwsProvider,
-        MinioClientConfigProvider,
-        Provider,
-        StaticProvider,
-    )
+    from minio.credentials.providers import Provider
     from minio.error import MinioException
 except ImportError as exc:
     raise ImportError("uploadcore_s3 needs packages that are not installed: pip install 'uploadcore[minio]'") from exc
+
+from uploadcore_s3.minio_credentials import REFUSALS, control_provider, write_provider
 
 __all__ = ["MinioObjectStore", "minio_from_url"]
 
@@ -52,7 +44,6 @@ _REGION = "us-east-1"
 """MinIO's own default; given always, for without it minio-py asks the store for the region first."""
 _META = "x-amz-meta-"
 _URL_ENCODED = "url"
-_SESSION_NAME = "uploadcore-write"
 
 
 def minio_from_url(url: str, context: AdapterContext) -> MinioObjectStore:
@@ -164,9 +155,7 @@ class _Pool(urllib3.PoolManager):
 class MinioClient:
     """`S3Client` over minio-py."""
 
-    def __init__(
-        self, configuration: S3Configuration, provider: Provider | None, write_provider: Provider | None
-    ) -> None:
+    def __init__(self, configuration: S3Configuration, provider: Provider | None, writer: Provider | None) -> None:
         """Make the client.
 
         Raises:
@@ -182,10 +171,10 @@ class MinioClient:
             ca_certs=configuration.ca_certs or os.environ.get("SSL_CERT_FILE") or certifi.where(),
         )
         pool = _Pool(self._transport)
-        control = _control(configuration, provider, pool)
+        control = provider or control_provider(configuration, pool)
         self._providers = {
             Identity.CONTROL: control,
-            Identity.WRITE: _write(configuration, control, write_provider, pool),
+            Identity.WRITE: writer or write_provider(configuration, control, pool, self._region),
         }
         parts = urlsplit(self._endpoint)
         client = Minio(
@@ -279,7 +268,7 @@ class MinioClient:
     def credentials(self, identity: Identity) -> Credentials:
         try:
             held = self._providers[identity].retrieve()
-        except (ValueError, MinioException, OSError, S3CallError, TransportError) as exc:
+        except REFUSALS as exc:
             raise LookupError(f"no provider of minio-py has any ({type(exc).__name__})") from exc
         expires_at = None if held.expiration is None else held.expiration.replace(tzinfo=UTC)
         return Credentials(held.access_key, held.secret_key, held.session_token, expires_at)
@@ -331,49 +320,3 @@ def _time(text: str) -> datetime:
     """As S3 writes it: ISO 8601, in UTC whether it says so or not."""
     told = datetime.fromisoformat(text)
     return told.replace(tzinfo=UTC) if told.tzinfo is None else told
-
-
-def _control(configuration: S3Configuration, provider: Provider | None, pool: urllib3.PoolManager) -> Provider:
-    if configuration.credentials is not None:
-        return _static(configuration.credentials)
-    if provider is not None:
-        return provider
-    if configuration.profile is not None:
-        return AWSConfigProvider(profile=configuration.profile)
-    return ChainedProvider(
-        [
-            EnvAWSProvider(),
-            EnvMinioProvider(),
-            AWSConfigProvider(),
-            MinioClientConfigProvider(),
-            IamAwsProvider(http_client=pool),
-        ]
-    )
-
-
-def _write(
-    configuration: S3Configuration, control: Provider, provider: Provider | None, pool: urllib3.PoolManager
-) -> Provider:
-    if configuration.write_credentials is not None:
-        return _static(configuration.write_credentials)
-    if provider is not None:
-        return provider
-    if configuration.write_profile is not None:
-        return AWSConfigProvider(profile=configuration.write_profile)
-    if configuration.write_role is None:
-        return control
-    source = control.retrieve()
-    return AssumeRoleProvider(
-        sts_endpoint=configuration.sts_endpoint or configuration.endpoint or "",
-        access_key=source.access_key,
-        secret_key=source.secret_key,
-        region=configuration.region or _REGION,
-        role_arn=configuration.write_role,
-        role_session_name=_SESSION_NAME,
-        external_id=configuration.write_role_external_id,
-        http_client=pool,
-    )
-
-
-def _static(credentials: Credentials) -> Provider:
-    return StaticProvider(credentials.access_key, credentials.secret_key, credentials.session_token)
