@@ -251,14 +251,32 @@ async def test_a_put_that_was_repeated_may_be_refused_and_is_complete_all_the_sa
     assert rig.bodies == [b"hello"]
 
 
-async def late(rig: Rig, body: bytes) -> None:
-    """A part sent with a URL signed before completion."""
+async def completed_then_late(rig: Rig, body: bytes) -> str:
+    """The file of an upload, one of whose parts is sent once more after completion, with a URL signed before."""
     upload = await rig.sent()
     [part] = await rig.core.uploads.sign_parts(upload.id, owner=OWNER, part_numbers=[3])
-    assert (await rig.complete(upload.id)).file is not None
+    done = await rig.complete(upload.id)
+    assert done.file is not None
     await rig.bench.redeem(part.request, body)
+    return done.file.id
 
 
-async def test_a_late_part_is_refused_where_the_store_refuses_it(rig: Rig, far: ScriptedS3) -> None:
-    await late(rig, b"EVIL!")
+async def test_a_late_part_is_refused_where_the_store_refuses_it(rig: Rig) -> None:
+    await completed_then_late(rig, b"EVIL!")
     assert rig.bodies == [BODY]
+
+
+async def test_where_a_late_part_lands_the_record_stays_and_a_look_at_the_object_tells(
+    rig_of: Callable[..., Any], far: ScriptedS3
+) -> None:
+    """Swift. Whoever was given the URL can do it until the URL runs out: nobody but the owner is; downloads show what stands."""
+    rig: Rig = await rig_of(capabilities=replace(ALL, late_parts_refused=False))
+    far.late_parts_land = True
+
+    file_id = await completed_then_late(rig, b"longer than before")
+
+    assert rig.bodies == [BODY[:20] + b"longer than before"]
+    assert (await rig.core.files.get(file_id, owner=OWNER)).size == len(BODY)
+    found = await rig.bench.store.head(rig.only().address)
+    assert found is not None
+    assert found.size != len(BODY)
