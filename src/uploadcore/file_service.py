@@ -20,7 +20,7 @@ from uploadcore.views import FilePage
 
 __all__ = ["FileService"]
 
-ATTEMPTS = 5
+ATTEMPTS = 10
 """How often a call without `if_version` starts over because somebody else changed the file."""
 ENDED = frozenset({FileStatus.DELETING, FileStatus.DELETED})
 

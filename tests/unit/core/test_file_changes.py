@@ -135,7 +135,7 @@ async def test_a_file_that_keeps_changing_is_a_conflict_in_the_end(rig: Rig, mon
         saves = 0
         with pytest.raises(VersionConflictError, match="keeps changing"):
             await call
-        assert saves == 5
+        assert saves == 10
 
 
 async def test_a_file_that_is_changed_while_it_is_to_be_deleted_is_deleted(rig: Rig) -> None:
