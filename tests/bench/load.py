@@ -12,23 +12,27 @@ from dataclasses import dataclass, field
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
+Target = tuple[int, bytes]
+"""A port, and the request it is sent."""
+
+
 @dataclass
 class _Connection:
     socket: socket.socket
-    port: int
+    target: Target
     sent_at: float = 0.0
     received: bytearray = field(default_factory=bytearray)
     expected: int | None = None
 
     @classmethod
-    def to(cls, port: int) -> _Connection:
-        connected = socket.create_connection(("127.0.0.1", port), timeout=10)
+    def to(cls, target: Target) -> _Connection:
+        connected = socket.create_connection(("127.0.0.1", target[0]), timeout=10)
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return cls(connected, port)
+        return cls(connected, target)
 
-    def send(self, request: bytes) -> None:
+    def send(self) -> None:
         self.sent_at = time.perf_counter()
-        self.socket.sendall(request)
+        self.socket.sendall(self.target[1])
 
     def receive(self) -> bool:
         """Read what has come; whether the answer is whole."""
@@ -66,23 +70,23 @@ class Watched:
 def rate(port: int, request: bytes, *, seconds: float, connections: int = 16) -> float:
     """Requests answered per second. Raises for any that is not."""
     began = time.perf_counter()
-    watched = watch([port], request, seconds=seconds, connections=connections)
+    watched = watch([(port, request)] * connections, seconds=seconds)
     if watched.errors:
         raise RuntimeError(watched.errors[0])
     return len(watched.seconds) / (time.perf_counter() - began)
 
 
-def watch(ports: Sequence[int], request: bytes, *, seconds: float, connections: int) -> Watched:
-    """Send this request to each of these ports, over so many connections to each; one that fails is opened again."""
+def watch(targets: Sequence[Target], *, seconds: float) -> Watched:
+    """Send each of these requests over a connection of its own, again and again; one that fails is opened again."""
     selector, watched = selectors.DefaultSelector(), Watched()
 
-    def connect(port: int) -> None:
-        connection = _Connection.to(port)
+    def connect(target: Target) -> None:
+        connection = _Connection.to(target)
         selector.register(connection.socket, selectors.EVENT_READ, connection)
-        connection.send(request)
+        connection.send()
 
-    for port in list(ports) * connections:
-        connect(port)
+    for target in targets:
+        connect(target)
     end = time.perf_counter() + seconds
     try:
         while (now := time.perf_counter()) < end:
@@ -91,12 +95,12 @@ def watch(ports: Sequence[int], request: bytes, *, seconds: float, connections: 
                 try:
                     if connection.receive():
                         watched.seconds.append(time.perf_counter() - connection.sent_at)
-                        connection.send(request)
+                        connection.send()
                 except (OSError, RuntimeError) as error:
                     watched.errors.append(str(error))
                     selector.unregister(connection.socket)
                     connection.socket.close()
-                    connect(connection.port)
+                    connect(connection.target)
         return watched
     finally:
         for key in list(selector.get_map().values()):

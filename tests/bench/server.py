@@ -8,23 +8,29 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from tests.soak.service import wait_until
 
 
 @contextmanager
-def process(command: list[str], port: int, *, core: int | None, env: Mapping[str, str] | None = None) -> Iterator[None]:
-    """Run a server while the block runs."""
-
+def process(command: list[str], port: int, *, core: int | None, env: Mapping[str, str] | None = None) -> Iterator[int]:
+    """Run a server while the block runs; its process id."""
     running = subprocess.Popen(command, env={**os.environ, **(env or {})}, stdout=subprocess.DEVNULL)
     if core is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(running.pid, {core})
     try:
         wait_until(lambda: listens(port, running), 30, f"nobody listens on port {port}")
-        yield
+        yield running.pid
     finally:
         running.terminate()
         running.wait(timeout=30)
+
+
+def cpu_seconds(pid: int) -> float:
+    """Seconds of CPU a process has used so far (Linux; see proc_pid_stat(5): the 14th and 15th field, after a name that may hold blanks)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def listens(port: int, running: subprocess.Popen[bytes]) -> bool:

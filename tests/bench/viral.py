@@ -129,7 +129,7 @@ def _under_load(ports: Sequence[int], path: str, afterwards: Sequence[Callable[[
 def _load(path: str, windows: str, ports: Sequence[int]) -> None:
     """The load, and a line for each window of it."""
     for seconds in windows.split(","):
-        watched = watch(ports, get(path), seconds=float(seconds), connections=CONNECTIONS)
+        watched = watch([(port, get(path)) for port in ports] * CONNECTIONS, seconds=float(seconds))
         print(json.dumps({"seconds": watched.seconds, "errors": watched.errors}), flush=True)
 
 
