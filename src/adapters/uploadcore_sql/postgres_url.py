@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 from uploadcore.errors import InvalidRequestError
 
@@ -99,18 +100,20 @@ def _options(url: str) -> dict[str, str]:
         "the URL of the database can't be read: it is postgresql://user:password@host:port/database?option=value, "
         "with every special character in user and password escaped (@ as %40, / as %2F, : as %3A, ? as %3F, # as %23)"
     )
-    try:
+    with suppress(ValueError):
         parts = urlsplit(url)
         options = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query), keep_blank_values=True))
-    except ValueError:
-        raise InvalidRequestError(message) from None
+        if _is_sound(url, parts):
+            return options
+    raise InvalidRequestError(message)  # here, for the error above has the password in it
+
+
+def _is_sound(url: str, parts: SplitResult) -> bool:
     user, _, hosts = parts.netloc.rpartition("@")
     is_odd = "@" in user or "@" in parts.path or parts.fragment or user.count(":") > 1
     if parts.scheme not in SCHEMES or "://" not in url or is_odd:
-        raise InvalidRequestError(message)
-    if not all(_HOST.fullmatch(host) for host in hosts.split(",")):
-        raise InvalidRequestError(message)
-    return options
+        return False
+    return all(_HOST.fullmatch(host) for host in hosts.split(","))
 
 
 def _number(name: str, given: str | None, default: float) -> float:

@@ -39,9 +39,15 @@ async def opened(url: str) -> AsyncIterator[SqlDatabase]:
 
 
 @pytest.fixture
-async def database(url: str) -> AsyncIterator[SqlDatabase]:
+async def in_a_file(url: str) -> AsyncIterator[SqlDatabase]:
     async with opened(url) as database:
         yield database
+
+
+@pytest.fixture
+def database(in_a_file: SqlDatabase) -> SqlDatabase:
+    """The one meant where nothing else is said."""
+    return in_a_file
 
 
 @pytest.fixture
