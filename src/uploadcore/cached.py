@@ -11,7 +11,7 @@ older than its time to live:
 - That there is no such file is remembered for five seconds at most, below every version: it hides no file that is born meanwhile.
 
 And those that keep the database from being asked: one read per record and process at a time, however many ask; a copy that is asked for
-in the last tenth of its life is read anew in the background, once; lives differ by a third, so that what was kept together does not end
+in the last tenth of its life is read anew in the background, once, by the process that has put it there, or else by another; lives differ by a third, so that what was kept together does not end
 together.
 """
 
@@ -116,6 +116,7 @@ class CachedRecords(Generic[Record]):
         self._clock = clock
         self._ttl = ttl
         self._invalidations = invalidations
+        self._name = random.getrandbits(32)
         self._reading: dict[str, tuple[float, asyncio.Task[Record | None]]] = {}
         self._decoded: Callable[[bytes], _Copy[Record] | None] = lru_cache(DECODED)(self._decode)
 
@@ -176,7 +177,11 @@ class CachedRecords(Generic[Record]):
     def _decode(self, found: bytes) -> _Copy[Record] | None:
         """The copy; `None` if it is damaged, or another version of this code wrote it in another way."""
         try:
-            refresh_from, until, values = json.loads(found)
+            refresh_from, until, putter, values = json.loads(found)
+            if (
+                putter != self._name
+            ):  # of many processes that ask for it, one is enough to renew it: the others give it time
+                refresh_from = (refresh_from + until) / 2
             return _Copy(None if values is None else self._kind.record(values), float(refresh_from), float(until))
         except (ValueError, LookupError, TypeError, UploadCoreError):
             return None
@@ -219,7 +224,7 @@ class CachedRecords(Generic[Record]):
         now = self._clock.now()
         # What is said not to be there is not worth refreshing.
         share = 0 if record is None else REFRESH_SHARE
-        copy = ((now + (1 - share) * ttl).timestamp(), (now + ttl).timestamp(), values)
+        copy = ((now + (1 - share) * ttl).timestamp(), (now + ttl).timestamp(), self._name, values)
         encoded = json.dumps(copy, separators=(",", ":"), ensure_ascii=False).encode()
         return await self._cache.set_if_newer(self._key(record_id), encoded, version, ttl=ttl)
 
