@@ -11,8 +11,8 @@ older than its time to live:
 - That there is no such file is remembered for five seconds at most, below every version: it hides no file that is born meanwhile.
 
 And those that keep the database from being asked: one read per record and process at a time, however many ask; a copy that is asked for
-in the last tenth of its life is read anew in the background, once, by the process that has put it there, or else by another; lives differ by a third, so that what was kept together does not end
-together.
+in the last tenth of its life is read anew in the background, once, by the process that has put it there, or else by another; lives differ
+by a third, so that what was kept together does not end together.
 """
 
 from __future__ import annotations
@@ -178,9 +178,8 @@ class CachedRecords(Generic[Record]):
         """The copy; `None` if it is damaged, or another version of this code wrote it in another way."""
         try:
             refresh_from, until, putter, values = json.loads(found)
-            if (
-                putter != self._name
-            ):  # of many processes that ask for it, one is enough to renew it: the others give it time
+            if putter != self._name:
+                # Of many processes that ask for it, one is enough to renew it: the others give it time.
                 refresh_from = (refresh_from + until) / 2
             return _Copy(None if values is None else self._kind.record(values), float(refresh_from), float(until))
         except (ValueError, LookupError, TypeError, UploadCoreError):

@@ -33,12 +33,14 @@ from tests.soak.service import Service
 INSTANCES = 2
 CONNECTIONS = 8
 """To each instance."""
-TTL = 6
-"""Seconds a copy lives at most."""
-WINDOW = 2 * TTL
-"""Seconds of load before Redis is killed, after it, and once it is back."""
+TTL = 30
+"""Seconds a copy lives at most: half of the default, and long enough for one instance to hear that another has renewed it."""
 WARMING = 2
 """Seconds of load before anything counts."""
+CACHED = 2 * TTL
+"""Seconds of load with everything as it should be."""
+WINDOW = 10
+"""Seconds of load without cache, once Redis is killed, and once it is back."""
 
 
 def main() -> list[str]:
@@ -52,7 +54,7 @@ def main() -> list[str]:
         logged, plain = new_database(postgres), new_database(postgres)
         asyncio.run(_log_statements(logged))
         with _instances(folder / "uncached", plain, "none") as (ports, path):
-            _, uncached = _under_load(ports, path, [_nothing, _nothing])
+            _, uncached = _under_load(ports, path, [(WARMING, _nothing), (WINDOW, _nothing)])
         with _instances(folder / "cached", logged, redis.url) as (ports, path):
             counted: list[int] = []
 
@@ -67,11 +69,13 @@ def main() -> list[str]:
                 count()
                 redis.restart()
 
-            _, cached, away, back = _under_load(ports, path, [count, kill, restart, count])
+            _, cached, away, back = _under_load(
+                ports, path, [(WARMING, count), (CACHED, kill), (WINDOW, restart), (WINDOW, count)]
+            )
     reads = [later - earlier for earlier, later in pairwise(counted)]
     with_cache, without_redis, _ = reads
     errors = [error for watched in (cached, away, back) for error in watched.errors]
-    per_ttl = with_cache / INSTANCES / (WINDOW / TTL)
+    per_ttl = with_cache / INSTANCES / (CACHED / TTL)
     per_second = without_redis / INSTANCES / WINDOW
     requests = sum(len(watched.seconds) for watched in (cached, away, back))
     first = f": {errors[0]}" if errors else ""
@@ -113,17 +117,17 @@ def _instances(folder: Path, database: str, cache: str) -> Iterator[tuple[list[i
         yield [service.port for service in services], public_file(services[0].url, token(key))
 
 
-def _under_load(ports: Sequence[int], path: str, afterwards: Sequence[Callable[[], None]]) -> list[Watched]:
-    """What became of the requests of each window; what is to be done at its end is done while the load goes on."""
-    seconds = ",".join(str(WINDOW if number else WARMING) for number in range(len(afterwards)))
-    command = [sys.executable, "-m", "tests.bench.viral", path, seconds, *map(str, ports)]
-    windows = []
+def _under_load(ports: Sequence[int], path: str, windows: Sequence[tuple[int, Callable[[], None]]]) -> list[Watched]:
+    """What became of the requests of each so many seconds; what is to be done at their end is done while the load goes on."""
+    lengths = ",".join(str(seconds) for seconds, _ in windows)
+    command = [sys.executable, "-m", "tests.bench.viral", path, lengths, *map(str, ports)]
+    became = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as client:
         assert client.stdout is not None
-        for action in afterwards:
-            windows.append(Watched(**json.loads(client.stdout.readline())))
+        for _, action in windows:
+            became.append(Watched(**json.loads(client.stdout.readline())))
             action()
-    return windows
+    return became
 
 
 def _load(path: str, windows: str, ports: Sequence[int]) -> None:
