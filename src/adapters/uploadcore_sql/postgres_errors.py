@@ -26,6 +26,7 @@ _ADVICE = {
     "25006": "it takes no writes: it is a standby or set read-only; ask for target_session_attrs=read-write in the URL",
     "42P01": f"its schema is not the one this version of uploadcore needs: {MIGRATE}",
     "42703": f"its schema is not the one this version of uploadcore needs: {MIGRATE}",
+    "42P07": "something that is not ours has the name of one of our tables: keep them apart with search_path in the URL",
     "42501": "this user may not do that: grant it select, insert, update and delete on the tables uploadcore_*",
     "42704": "the server does not know an option of the URL",
     "3D000": "the server has no such database: create it",
@@ -45,7 +46,7 @@ _OVERTAKEN = frozenset({"40001", "40P01"})
 _UNIQUE = "23505"
 _NOT_STORABLE = frozenset({"22003", "22021"})
 """A number out of range, a character that has no place in text."""
-_OURS = frozenset({"42P01", "42703", "42501", "42704"})
+_OURS = frozenset({"42P01", "42703", "42P07", "42501", "42704"})
 """Of the class of wrong SQL, those that the one who runs it can put right."""
 
 

@@ -1,0 +1,189 @@
+"""PostgreSQL: how the schema comes to be, what it is refused for, and whether its indexes serve."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+import sys
+from typing import Any
+
+import asyncpg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection, event
+from sqlalchemy.engine import Engine
+
+from tests.integration.sql.test_cost import use_every_statement
+from tests.servers.postgres import PostgresServer
+from uploadcore.errors import DatabaseUnavailableError
+from uploadcore_sql import SqlDatabase
+from uploadcore_sql.postgres import MIGRATION_LOCK, PostgresBackend
+from uploadcore_sql.schema import VERSION_TABLE, scripts
+from uploadcore_sql.tables import METADATA
+
+NEWEST = scripts().get_current_head()
+MIGRATE_AND_TELL = """
+import asyncio, sys
+from uploadcore_sql import SqlDatabase
+
+async def main():
+    print("ready", flush=True)
+    sys.stdin.readline()
+    database = SqlDatabase(sys.argv[1])
+    await database.migrate()
+    await database.open()
+    print(await database.installation_id())
+    await database.close()
+
+asyncio.run(main())
+"""
+CATALOGUE = """
+    SELECT 'column', table_name || '.' || column_name,
+        concat_ws(' ', data_type, is_nullable, column_default, is_identity, generation_expression, collation_name)
+    FROM information_schema.columns WHERE table_schema = 'public'
+    UNION ALL SELECT 'index', indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'
+    UNION ALL SELECT 'constraint', conname, pg_get_constraintdef(oid) FROM pg_constraint
+    WHERE connamespace = 'public'::regnamespace AND contype <> 'n'
+"""
+
+
+async def catalogue(url: str) -> set[tuple[str, str, str]]:
+    connection = await asyncpg.connect(url)
+    rows = await connection.fetch(CATALOGUE)
+    await connection.close()
+    return {tuple(row) for row in rows if VERSION_TABLE not in row[1] + row[2]}
+
+
+async def test_the_migrations_make_the_tables_the_code_sees(postgres_server: PostgresServer) -> None:
+    migrated, modelled = [SqlDatabase(await asyncio.to_thread(postgres_server.new_database)) for _ in range(2)]
+    await migrated.migrate()
+
+    def differences(connection: Connection) -> list[Any]:
+        options = {"version_table": VERSION_TABLE, "compare_type": True}
+        return list(compare_metadata(MigrationContext.configure(connection, opts=options), METADATA))
+
+    backends = []
+    for database in (migrated, modelled):
+        assert isinstance(database._backend, PostgresBackend)
+        backends.append(database._backend)
+    engine = backends[1]._engine()
+    async with engine.begin() as connection:
+        await connection.run_sync(METADATA.create_all)
+    await engine.dispose()
+    engine = backends[0]._engine()
+    async with engine.connect() as connection:
+        assert await connection.run_sync(differences) == []
+    await engine.dispose()
+    assert await catalogue(backends[0].url.dsn) == await catalogue(backends[1].url.dsn)
+
+
+async def test_open_changes_nothing_and_says_what_to_run(postgres_url: str) -> None:
+    with pytest.raises(
+        DatabaseUnavailableError, match=f"has no schema yet, .* needs '{NEWEST}': run 'uploadcore migrate'"
+    ):
+        await SqlDatabase(postgres_url).open()
+    assert await catalogue(postgres_url) == set()
+
+
+async def test_a_schema_that_is_behind_is_refused(postgres: SqlDatabase, postgres_url: str) -> None:
+    connection = await asyncpg.connect(postgres_url)
+    await connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = '0001'")
+    with pytest.raises(DatabaseUnavailableError, match=r"has its schema at revision '0001'.*run 'uploadcore migrate'"):
+        await SqlDatabase(postgres_url).open()
+    await connection.close()
+
+
+@pytest.mark.parametrize("oldest", ["9998", NEWEST])
+async def test_a_newer_schema_says_whether_this_code_can_work_on_it(
+    postgres: SqlDatabase, postgres_url: str, oldest: str
+) -> None:
+    """Rule 12: versions N and N-1 of the code run on one schema."""
+    connection = await asyncpg.connect(postgres_url)
+    await connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
+    await connection.execute("UPDATE uploadcore_installation SET oldest_code = $1", oldest)
+    await connection.close()
+    database = SqlDatabase(postgres_url)
+    if oldest == NEWEST:
+        await database.open()
+        assert await database.installation_id() == await postgres.installation_id()
+        assert (await database.migrate()).is_newer
+        await database.close()
+        return
+    for use in (database.open, database.migrate, database.schema):
+        with pytest.raises(DatabaseUnavailableError, match=r"'9999'.*does not know: install the version that made it"):
+            await use()
+
+
+def test_processes_that_migrate_one_database_at_once_agree(postgres_url: str) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", MIGRATE_AND_TELL, postgres_url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    for process in processes:  # all have started by the time the first is let go
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    told = [process.communicate() for process in processes]
+    assert [error for _, error in told] == [""] * 3
+    assert len({answer for answer, _ in told}) == 1
+
+
+async def test_a_migration_waits_for_another_without_holding_a_snapshot(postgres_url: str) -> None:
+    """A concurrent index, which that other one may be making, waits for every snapshot there is."""
+    other = await asyncpg.connect(postgres_url)
+    await other.execute("SELECT pg_advisory_lock($1)", MIGRATION_LOCK)
+    migrating = asyncio.create_task(SqlDatabase(postgres_url).migrate())
+    waiting = (
+        "SELECT state, backend_xmin FROM pg_stat_activity WHERE application_name = 'uploadcore' AND query = 'COMMIT;'"
+    )
+    while not (rows := await other.fetch(waiting)):  # noqa: ASYNC110 - a server tells nobody
+        await asyncio.sleep(0)
+    assert [tuple(row) for row in rows] == [("idle", None)]
+    await other.close()
+    assert (await migrating).current is None
+
+
+async def test_a_migration_that_fails_half_way_leaves_nothing(postgres_url: str) -> None:
+    connection = await asyncpg.connect(postgres_url)
+    await connection.execute(
+        "CREATE TABLE uploadcore_quotas (in_the_way TEXT)"
+    )  # the last table the first migration makes
+    with pytest.raises(DatabaseUnavailableError, match='"uploadcore_quotas" already exists'):
+        await SqlDatabase(postgres_url).migrate()
+    assert {row[1].partition(".")[0] for row in await catalogue(postgres_url)} == {"uploadcore_quotas"}
+    await connection.close()
+
+
+async def test_no_statement_needs_to_scan_a_table(emptied: SqlDatabase, emptied_url: str) -> None:
+    seen: dict[str, tuple[Any, ...]] = {}
+
+    def note(_connection: Connection, _cursor: Any, statement: str, values: Any, _context: Any, is_many: bool) -> None:
+        seen[statement] = tuple(values[0] if is_many else values)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        await use_every_statement(emptied)
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    connection = await asyncpg.connect(emptied_url)
+    await connection.execute("SET enable_seqscan = off; SET enable_sort = off")
+    scans = {}
+    for statement, values in seen.items():
+        if "uploadcore_" in statement:
+            plan = "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN {statement}", *values))
+            if re.search(r"Seq Scan on uploadcore", plan):
+                scans[statement] = plan
+    await connection.close()
+    assert len(seen) > 20
+    assert {statement for statement in scans if "uploadcore_installation" not in statement} == set()
