@@ -227,6 +227,36 @@ def test_any_batch_of_parts_is_byte_for_byte_what_botocore_signs(
     ]
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        [{"content-length": length} for length in ("9", "9", "10", "9", "1")],
+        [
+            {"content-length": "9", "x-amz-checksum-crc32c": checksum}
+            for checksum in ("AAAAAA==", "4waSgw==", "a  b", "AAAAAA==")
+        ],
+        [{"content-length": "9"}, {}, {"content-type": "9"}, {}, {"content-length": "9"}, {"Content-Length": "8"}],
+        [{"b": "1", "a": "2"}, {"a": "1", "b": "2"}, {"b": "1", "a": "2"}],
+    ],
+)
+def test_what_parts_have_in_common_is_not_taken_for_what_they_have_not(sent: list[dict[str, str]]) -> None:
+    urls = SIGNER.presign_parts(CREDENTIALS, "k", "u", list(enumerate(sent, 1)), now=NOW, expires_in=HOUR)
+
+    assert urls == [
+        reference(
+            CREDENTIALS,
+            "PUT",
+            "https://store.example.com/media/k",
+            {"uploadId": "u", "partNumber": str(number)},
+            headers,
+            region="eu-central-1",
+            now=NOW,
+            seconds=3600,
+        )
+        for number, headers in enumerate(sent, 1)
+    ]
+
+
 @cache
 def client(endpoint: str, addressing: Addressing, token: str | None) -> Any:
     config = Config(signature_version="s3v4", s3={"addressing_style": addressing}, region_name="eu-central-1")
@@ -399,7 +429,9 @@ def test_a_method_is_a_word(method: str) -> None:
 def test_the_empty_key_is_the_bucket_itself() -> None:
     url = SIGNER.presign(CREDENTIALS, "GET", "", query={"uploads": ""}, now=NOW, expires_in=HOUR)
     bare = "https://store.example.com/media/"
-    assert url == reference(CREDENTIALS, "GET", bare, {"uploads": ""}, {}, region="eu-central-1", now=NOW, seconds=3_600)
+    assert url == reference(
+        CREDENTIALS, "GET", bare, {"uploads": ""}, {}, region="eu-central-1", now=NOW, seconds=3_600
+    )
 
 
 def test_a_parts_key_and_upload_id_are_not_empty() -> None:

@@ -235,7 +235,7 @@ class QuerySigner:
         return identity.grant(instant, expires_in)
 
     def _encoded_path(self, key: str) -> str:
-        return f"{self._path}/{quote(key, safe='/~')}"
+        return f"{self._path}/{quote(key, safe='/')}"
 
 
 class _PartKind:
