@@ -11,8 +11,8 @@ older than its time to live:
 - That there is no such file is remembered for five seconds at most, below every version: it hides no file that is born meanwhile.
 
 And those that keep the database from being asked: one read per record and process at a time, however many ask; a copy that is asked for
-in the last tenth of its life is read anew in the background, once, by the process that has put it there, or else by another; lives differ
-by a third, so that what was kept together does not end together.
+in the last tenth of its life is read anew in the background, once, by the process that has put it there (or else, in the last
+twentieth, by another); lives differ by a third, so that what was kept together does not end together.
 """
 
 from __future__ import annotations

@@ -147,6 +147,18 @@ async def test_a_copy_is_renewed_by_who_has_put_it_there_and_by_others_only_if_t
     assert cached.database.calls["reader"] == before + 1
 
 
+async def test_a_copy_is_renewed_by_the_process_that_put_it_there_or_else_by_another(cached: Rig) -> None:
+    file_id = await available(cached)
+    others = cached.another_core().files
+    cached.after(seconds=TTL * 0.94)
+    await others.get(file_id, owner=OWNER)
+    assert not others._copies._reading, "the other has not had its time yet"
+    cached.after(seconds=TTL * 0.02)
+    await others.get(file_id, owner=OWNER)
+    assert others._copies._reading
+    await others._copies.close()
+
+
 async def test_a_renewal_that_fails_is_not_tried_again_until_the_copy_is_gone(cached: Rig) -> None:
     file_id = await available(cached)
     cached.after(seconds=TTL * 0.95)
@@ -557,7 +569,7 @@ async def test_every_change_of_a_file_is_written_through(
     assert copy.status is status
 
 
-@pytest.mark.parametrize("damage", [b"", b"\xff", b"[]", b"{}", b"null", b"[1,2]", b"[1,2,{}]", b'["a",2,null]'])
+@pytest.mark.parametrize("damage", [b"", b"\xff", b"[]", b"{}", b"null", b"[1,2]", b"[1,2,3,{}]", b'["a",2,3,null]'])
 async def test_a_copy_of_a_file_that_can_not_be_read_is_a_miss(cached: Rig, damage: bytes) -> None:
     file_id = await available(cached)
     await the_cache(cached).set_if_newer(f"file:{file_id}", damage, 99, ttl=timedelta(seconds=5))
