@@ -89,11 +89,11 @@ async def test_an_answer_that_never_comes_is_waited_for_only_so_long(
 async def test_whitespace_may_keep_the_connection_alive_for_longer_than_other_calls_may_take(
     bench_of: Callable[..., Any], far: ScriptedS3, declared_first: bool
 ) -> None:
-    bench: Bench = await bench_of(timeouts=Timeouts(call=0.5, completion=10.0))
+    bench: Bench = await bench_of(timeouts=Timeouts(call=2.0, completion=20.0))
     address, parts = await bench.sent()
-    far.script("complete", drips(12, gap=0.1, declared_first=declared_first))
+    far.script("complete", drips(12, gap=0.25, declared_first=declared_first))
 
-    async with at_most(10):
+    async with at_most(30):
         await bench.complete(address, parts)
 
     assert far.objects["up/a"].body == b"123456789"

@@ -55,10 +55,9 @@ async def test_an_answer_that_does_not_come_is_waited_for_only_so_long(
     bench_of: Callable[..., Any], far: ScriptedS3, script: Any
 ) -> None:
     bench: Bench = await bench_of(timeouts=Timeouts(call=0.2, retries=0.5))
-    address = await bench.begin()
     far.always("list_parts", script)
     async with at_most(20):
-        await refused(bench.store.list_parts(address), StoreUnavailableError, far.secrets)
+        await refused(bench.store.list_parts(OBJECT), StoreUnavailableError, far.secrets)
 
 
 async def test_calls_that_hang_leave_the_rest_of_the_process_alone(
@@ -103,7 +102,7 @@ async def test_more_calls_than_can_wait_are_turned_away_at_once(bench_of: Callab
 
 
 async def test_callers_that_are_cancelled_free_their_places(bench_of: Callable[..., Any], far: ScriptedS3) -> None:
-    bench: Bench = await bench_of(timeouts=Timeouts(call=1.0, retries=1.0), threads=2)
+    bench: Bench = await bench_of(timeouts=Timeouts(call=3.0, retries=3.0), threads=2)
     far.always("head", hangs)
     callers = [asyncio.ensure_future(bench.store.head(OBJECT)) for _ in range(5)]
     await until(lambda: far.in_flight["head"] == 2)
