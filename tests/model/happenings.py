@@ -235,7 +235,7 @@ class Happenings(World):
         """A file is changed in one process while another has a copy, which that looks at some time later."""
         self.read(1 - slot, which, "file", None)
         self.edit(slot, which, f"at {self.clock.now():%H:%M:%S}", fault)
-        self.advance(seconds)
+        self.advance(seconds, jump=True)
         self.read(1 - slot, which, "file", None)
         self.read(1 - slot, which, "content", None)
 
