@@ -31,11 +31,11 @@ __all__ = [
     "s3_from_url",
 ]
 
-_MODULES = {
-    "S3ObjectStore": "uploadcore_s3.boto",
-    "s3_from_url": "uploadcore_s3.boto",
-    "MinioObjectStore": "uploadcore_s3.minio",
-    "minio_from_url": "uploadcore_s3.minio",
+_EXTRAS = {
+    "S3ObjectStore": ("uploadcore_s3.boto", "s3"),
+    "s3_from_url": ("uploadcore_s3.boto", "s3"),
+    "MinioObjectStore": ("uploadcore_s3.minio", "minio"),
+    "minio_from_url": ("uploadcore_s3.minio", "minio"),
 }
 
 
@@ -45,6 +45,11 @@ def __getattr__(name: str) -> Any:
     Raises:
         ImportError: It is not installed; the message names the extra.
     """
-    if name not in _MODULES:
+    if name not in _EXTRAS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+    module, extra = _EXTRAS[name]
+    try:
+        return getattr(import_module(module), name)
+    except ModuleNotFoundError as exc:
+        needs = f"uploadcore_s3.{name} needs packages that are not installed"
+        raise ImportError(f"{needs}: pip install 'uploadcore[{extra}]'") from exc

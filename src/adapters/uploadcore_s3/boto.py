@@ -14,6 +14,15 @@ from datetime import datetime
 from typing import Any, Unpack
 from urllib.parse import unquote_plus
 
+import boto3
+import botocore.session
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.config import Config
+from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.httpsession import get_cert_path
+from botocore.parsers import ResponseParserError
+
 from uploadcore.errors import InvalidRequestError
 from uploadcore.file import Checksum, ChecksumAlgorithm
 from uploadcore.plan import StoredPart
@@ -25,18 +34,6 @@ from uploadcore_s3.signing import Credentials
 from uploadcore_s3.store import S3Store
 from uploadcore_s3.transport import Transport
 from uploadcore_s3.xml import NotXmlError, parse_result
-
-try:
-    import boto3
-    import botocore.session
-    from botocore.awsrequest import AWSPreparedRequest, AWSResponse
-    from botocore.config import Config
-    from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
-    from botocore.exceptions import BotoCoreError, ClientError
-    from botocore.httpsession import get_cert_path
-    from botocore.parsers import ResponseParserError
-except ImportError as exc:
-    raise ImportError("uploadcore_s3 needs packages that are not installed: pip install 'uploadcore[s3]'") from exc
 
 __all__ = ["S3ObjectStore", "s3_from_url"]
 

@@ -14,7 +14,11 @@ from typing import Any, Protocol, Unpack, cast
 from urllib.parse import unquote_plus, urlsplit
 from xml.etree import ElementTree as ET
 
+import certifi
 import urllib3
+from minio import Minio
+from minio.credentials.providers import Provider
+from minio.error import MinioException
 
 from uploadcore.errors import InvalidRequestError
 from uploadcore.file import Checksum, ChecksumAlgorithm
@@ -23,20 +27,11 @@ from uploadcore.ports import AdapterContext
 from uploadcore_s3.client import Identity, ListedMultipart, MultipartsPage, ObjectHead, PartsPage
 from uploadcore_s3.configuration import S3Configuration, StoreOptions, configured, split_url
 from uploadcore_s3.errors import TransportError
+from uploadcore_s3.minio_credentials import REFUSALS, control_provider, write_provider
 from uploadcore_s3.signing import Credentials
 from uploadcore_s3.store import S3Store
 from uploadcore_s3.transport import Transport
 from uploadcore_s3.xml import NotXmlError, children, local_name, parse_result
-
-try:
-    import certifi
-    from minio import Minio
-    from minio.credentials.providers import Provider
-    from minio.error import MinioException
-except ImportError as exc:
-    raise ImportError("uploadcore_s3 needs packages that are not installed: pip install 'uploadcore[minio]'") from exc
-
-from uploadcore_s3.minio_credentials import REFUSALS, control_provider, write_provider
 
 __all__ = ["MinioObjectStore", "minio_from_url"]
 
