@@ -67,8 +67,8 @@ class PostgresUrl:
         Raises:
             InvalidRequestError: It can't be used.
 
-        >>> PostgresUrl.read("postgresql://app:secret@db.internal/uploads?pool_size=20&sslmode=verify-full")
-        PostgresUrl(shown='postgresql://db.internal/uploads', pool_size=20, pool_timeout=5.0, ...
+        >>> PostgresUrl.read("postgresql://app:secret@db.internal/uploads?pool_size=20&sslmode=verify-full").shown
+        'postgresql://db.internal/uploads'
         """
         options = _options(url)
         numbers = {name: _number(name, options.pop(name, None), default) for name, default in _DEFAULTS.items()}
