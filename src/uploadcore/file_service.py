@@ -165,8 +165,7 @@ class FileService:
             try:
                 return FileView.of(await self._steps.save_file(changed))
             except VersionConflictError:
-                if if_version is not None:
-                    raise
+                continue
         raise VersionConflictError(f"file {file_id!r} keeps changing; try again", file_id=file_id)
 
     async def delete(self, file_id: str, *, owner: str, if_version: int | None = None) -> FileView:
@@ -210,8 +209,7 @@ class FileService:
             try:
                 return await self._steps.save_file(deleting, lease=self._config.lease)
             except VersionConflictError:
-                if if_version is not None:
-                    raise
+                continue
         raise VersionConflictError(f"file {file_id!r} keeps changing; try again", file_id=file_id)
 
     # --- the rest -------------------------------------------------------------------------------------------------
