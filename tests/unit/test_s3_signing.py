@@ -257,6 +257,15 @@ def test_what_parts_have_in_common_is_not_taken_for_what_they_have_not(sent: lis
     ]
 
 
+def test_a_host_is_signed_in_lower_case_and_without_its_default_port() -> None:
+    signer = QuerySigner("https://Store.example.com:443", bucket="Media", region="eu-central-1", addressing="virtual")
+
+    url = signer.presign(CREDENTIALS, "GET", "k", now=NOW, expires_in=HOUR)
+
+    written = "https://Media.Store.example.com:443/k"
+    assert url == reference(CREDENTIALS, "GET", written, {}, {}, region="eu-central-1", now=NOW, seconds=3600)
+
+
 @cache
 def client(endpoint: str, addressing: Addressing, token: str | None) -> Any:
     config = Config(signature_version="s3v4", s3={"addressing_style": addressing}, region_name="eu-central-1")
