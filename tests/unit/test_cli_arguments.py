@@ -36,7 +36,9 @@ def test_help_lists_every_command_and_every_exit_status() -> None:
         assert status in shown
 
 
-@pytest.mark.parametrize("command", ["serve", "upload", "ls", "resume", "abort", "get", "token", "sweep", "migrate", "demo"])
+@pytest.mark.parametrize(
+    "command", ["serve", "upload", "ls", "resume", "abort", "get", "token", "sweep", "migrate", "demo"]
+)
 def test_every_command_has_help(command: str) -> None:
     result = run(command, "--help")
 
