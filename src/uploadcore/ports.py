@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from uploadcore.address import Address
 from uploadcore.events import Event
@@ -110,8 +110,7 @@ class OpenMultipart:
     initiated: datetime
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class SignedRequest:
+class SignedRequest(NamedTuple):
     """A request anybody may make until `expires_at`, with exactly these headers. The URL is a secret: `repr` hides it."""
 
     method: str

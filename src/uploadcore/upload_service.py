@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from datetime import timedelta
 from types import MappingProxyType
 
@@ -293,10 +292,7 @@ class UploadService:
             ]
         else:
             signed = await self._store.presign_parts(upload.address, parts, checksums=checksums, expires_in=left)
-        return tuple(
-            SignedPart(part.part_number, part.offset, part.length, request)
-            for part, request in zip(parts, signed, strict=True)
-        )
+        return tuple([SignedPart(*part, request) for part, request in zip(parts, signed, strict=True)])
 
     def _url_life(self, upload: Upload) -> timedelta:
         """How long a URL signed now may live: never beyond the deadline."""
@@ -317,7 +313,7 @@ class UploadService:
             )
         if length is not None and not 0 <= length <= self._store.limits.max_part_size:
             raise PartOutOfRangeError(f"part {part.part_number} can't be {length} bytes long", upload_id=upload.id)
-        return replace(part, length=length)
+        return part._replace(length=length)
 
     # --- complete -------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from uploadcore.file import Checksum, FileView
 from uploadcore.plan import PartLedger
@@ -15,8 +16,7 @@ from uploadcore.upload import Reason, Strategy, Upload
 __all__ = ["Completion", "FilePage", "SignedPart", "SweepReport", "UploadPage", "UploadParts", "UploadView"]
 
 
-@dataclass(frozen=True, slots=True)
-class SignedPart:
+class SignedPart(NamedTuple):
     """One part and the request that uploads it. `offset` and `length` in bytes; `length` is `None` where the URL does not bind it."""
 
     part_number: int

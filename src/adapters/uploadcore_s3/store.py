@@ -135,17 +135,16 @@ class S3Store(ABC):
         bound: dict[int | None, Mapping[str, str]] = {None: _NO_HEADERS}
         sent: list[Mapping[str, str]] = []
         asked: list[tuple[int, Mapping[str, str]]] = []
-        for part in parts:
-            length = part.length
+        for number, _, length in parts:
             signed = bound.get(length)
             if signed is None:
                 signed = bound[length] = {"content-length": str(length)}
             headers = _NO_HEADERS
-            if checksums and (checksum := checksums.get(part.part_number)) is not None:
+            if checksums and (checksum := checksums.get(number)) is not None:
                 headers = {f"{_CHECKSUM}{checksum.algorithm}": checksum.value}
                 signed = {**signed, **headers}
             sent.append(headers)
-            asked.append((part.part_number, signed))
+            asked.append((number, signed))
         credentials, now, life = await opened.signing[Identity.WRITE].lasting(expires_in)
         urls = opened.signer.presign_parts(
             credentials, key, address.storage_upload_id or "", asked, now=now, expires_in=life
