@@ -5,6 +5,8 @@ signing, copies of files serve reading them, and whoever changes something reads
 older than its time to live:
 
 - A copy has the version of its record, and the cache takes no older one in its place.
+- A copy says when its life ends, counted from the call to the database that has brought it: one that a cache was late to store, or is late
+  to drop, is not used. By wall-clock time: processes whose clocks differ by a time to live share nothing.
 - What a call to the database has brought is dropped after two seconds: whoever stood still must not bring back what others have changed
   meanwhile, and whose marks in the cache have gone. Of a change, the copy before it is dropped instead.
 - A change the cache did not answer for is made known to it in the background (see `Invalidations`).
@@ -131,7 +133,7 @@ class CachedRecords(Generic[Record]):
         copy = await self._copy(record_id)
         if copy is None:
             return await asyncio.shield(self._read(record_id))
-        if not copy.is_refreshed and copy.refresh_from <= self._clock.now().timestamp() < copy.until:
+        if not copy.is_refreshed and copy.refresh_from <= self._clock.now().timestamp():
             copy.is_refreshed = True
             self._read(record_id)
         return copy.record
@@ -152,7 +154,7 @@ class CachedRecords(Generic[Record]):
             if self._is_old(as_of):
                 answer = await self._cache.delete(key, version - 1)
             else:
-                answer = await self._store(record.id, record)
+                answer = await self._store(record.id, record, as_of)
         finally:  # also of a caller that is cancelled here: the change is made
             if answer is None:
                 self._invalidations.add(key, version, keep=self._ttl)
@@ -169,10 +171,13 @@ class CachedRecords(Generic[Record]):
         if self._cache is None or self._invalidations is None:
             return None
         key = self._key(record_id)
-        if self._invalidations.is_pending(key):
-            return None
         found = await self._cache.get(key)
-        return None if found is None else self._decoded(found)
+        copy = None if found is None else self._decoded(found)
+        if copy is None or copy.until <= self._clock.now().timestamp():
+            return None
+        # Asked after the cache was, which takes its time. What this process holds of a cache that is away may be new enough.
+        oldest = self._invalidations.pending(key)
+        return copy if oldest is None or (copy.record is not None and _version(copy.record) >= oldest) else None
 
     def _decode(self, found: bytes) -> _Copy[Record] | None:
         """The copy; `None` if it is damaged, or another version of this code wrote it in another way."""
@@ -201,7 +206,7 @@ class CachedRecords(Generic[Record]):
         async with self._database.reader(single=True) as tx:
             record = await self._kind.read(tx, record_id)
         if not self._is_old(began) and (record is not None or self._kind.absence):
-            stored = await self._store(record_id, record)
+            stored = await self._store(record_id, record, began)
             if stored is not None and record is not None and self._invalidations is not None:
                 self._invalidations.settled(self._key(record_id), _version(record))
         return record
@@ -212,20 +217,23 @@ class CachedRecords(Generic[Record]):
         if not task.cancelled():
             task.exception()  # told to those that wait; a read in the background that failed is tried again on a miss
 
-    async def _store(self, record_id: str, record: Record | None) -> bool | None:
-        """Put a copy in its place."""
+    async def _store(self, record_id: str, record: Record | None, as_of: float) -> bool | None:
+        """Put a copy in its place. Its life has begun when the database was asked for it."""
         if self._cache is None:
             return None
         version, most, values = ABSENT, min(ABSENCE_TTL, self._ttl), None
         if record is not None:
             version, most, values = _version(record), self._ttl, self._kind.values(record)
         ttl = most * (1 - random.random() / 3)  # noqa: S311 - no secret; within 20 % of the middle, and never above the most
-        now = self._clock.now()
+        now, spent = self._clock.now(), timedelta(seconds=self._clock.monotonic() - as_of)
+        born = now - spent
         # What is said not to be there is not worth refreshing.
         share = 0 if record is None else REFRESH_SHARE
-        copy = ((now + (1 - share) * ttl).timestamp(), (now + ttl).timestamp(), self._name, values)
+        copy = ((born + (1 - share) * ttl).timestamp(), (born + ttl).timestamp(), self._name, values)
         encoded = json.dumps(copy, separators=(",", ":"), ensure_ascii=False).encode()
-        return await self._cache.set_if_newer(self._key(record_id), encoded, version, ttl=ttl)
+        # Also of one whose life is over: it takes the place of an older one.
+        left = max(ttl - spent, timedelta(milliseconds=1))
+        return await self._cache.set_if_newer(self._key(record_id), encoded, version, ttl=left)
 
     def _key(self, record_id: str) -> str:
         return f"{self._kind.name}:{record_id}"

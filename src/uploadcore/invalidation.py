@@ -37,9 +37,10 @@ class Invalidations:
         self._pending: dict[str, _Pending] = {}
         self._telling: asyncio.Task[None] | None = None
 
-    def is_pending(self, key: str) -> bool:
-        """Whether what the cache has under this key may be older than what this process has seen."""
-        return key in self._pending
+    def pending(self, key: str) -> int | None:
+        """The version below which what the cache has under this key is overtaken, and the cache may not know; `None`: there is none."""
+        pending = self._pending.get(key)
+        return None if pending is None else pending.version
 
     def add(self, key: str, version: int, *, keep: timedelta) -> None:
         """A change to `version` that the cache did not answer for. It is dropped after `keep`: no copy lives longer."""

@@ -316,6 +316,42 @@ async def test_who_made_a_change_sees_it_whatever_the_cache_has(cached: Rig) -> 
     assert the_cache(cached).calls["delete"] == 0, "there is nothing left to make known"
 
 
+async def test_a_copy_the_cache_stored_late_with_a_whole_life_is_not_used_past_its_own(cached: Rig) -> None:
+    file_id = await available(cached)
+    copy = await the_cache(cached).get(f"file:{file_id}")
+    assert copy is not None
+    cached.after(seconds=TTL)
+    await the_cache(cached).set_if_newer(f"file:{file_id}", copy, 99, ttl=timedelta(seconds=TTL))
+
+    assert await reads(cached, file_id) == 1
+
+
+@pytest.mark.parametrize("is_change", [False, True])
+async def test_the_life_of_a_copy_begins_when_the_database_is_asked(cached: Rig, is_change: bool) -> None:
+    file_id = await available(cached)
+    the_cache(cached).flush()
+    held = cached.database.faults.hold("transaction" if is_change else "read")
+    slow: asyncio.Future[object] = asyncio.ensure_future(
+        retitled(cached, file_id, "new") if is_change else title(cached.core, file_id)
+    )
+    await held.reached.wait()
+    cached.after(seconds=1.5)
+    held.let_go()
+    await slow
+
+    assert the_cache(cached).lives[-1] == timedelta(seconds=TTL - 1.5)
+
+
+async def test_while_a_change_is_not_known_to_the_cache_a_copy_that_is_new_enough_is_used(cached: Rig) -> None:
+    """Such as the one that a process keeps by itself while the server is away."""
+    file_id = await available(cached)
+    the_cache(cached).loses_answers = True
+    await retitled(cached, file_id, "new")
+
+    assert await reads(cached, file_id, 5) == 0
+    assert await title(cached.core, file_id) == "new"
+
+
 async def test_a_change_whose_answer_was_lost_costs_one_read(cached: Rig) -> None:
     file_id = await available(cached)
     the_cache(cached).loses_answers = True
@@ -343,7 +379,7 @@ async def test_attempts_to_make_a_change_known_end_with_the_life_of_a_copy(cache
 
     assert cached.clock.sleepers == 0
     assert 20 < the_cache(cached).calls["delete"] < 40
-    assert not cached.core._copies._invalidations.is_pending(f"file:{file_id}")  # type: ignore[union-attr]
+    assert cached.core._copies._invalidations.pending(f"file:{file_id}") is None  # type: ignore[union-attr]
 
 
 async def test_a_newer_change_that_arrives_takes_the_place_of_one_that_did_not(cached: Rig) -> None:
@@ -405,7 +441,7 @@ async def test_changes_to_make_known_are_bounded_and_the_oldest_goes_first(
     pending = cached.core._copies._invalidations
     assert pending is not None
 
-    assert [pending.is_pending(f"file:{file_id}") for file_id in files] == [False, True, True]
+    assert [pending.pending(f"file:{file_id}") is not None for file_id in files] == [False, True, True]
 
 
 async def test_closing_ends_the_attempts(cached: Rig) -> None:
