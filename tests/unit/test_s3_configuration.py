@@ -93,6 +93,7 @@ def test_the_smallest_part_is_the_url_s_then_the_setting_s() -> None:
         ("s3://media?endpoint=http://a:99999", "names no port"),
         ("s3://media?addressing=host", "auto, path or virtual"),
         ("s3://media?capabilities=conditional_puts", "is no capability"),
+        ("s3://media?capabilities=unsigned_headers_refused", "is no capability"),
         ("s3://media?capabilities=object_sha256", "one checksum of the whole"),
         ("s3://media?capabilities=crc64nvme,crc32c", "one checksum of the whole"),
         ("s3://media?sse=DES", "AES256 or aws:kms"),

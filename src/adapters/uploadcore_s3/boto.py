@@ -19,6 +19,7 @@ import botocore.session
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.config import Config
 from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
+from botocore.credentials import Credentials as Given
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.httpsession import get_cert_path
 from botocore.parsers import ResponseParserError
@@ -39,6 +40,7 @@ __all__ = ["S3ObjectStore", "s3_from_url"]
 
 _REGION = "us-east-1"
 _SESSION_NAME = "uploadcore-write"
+_EXPIRED = "the credentials have expired, and those that were to replace them as well"
 _PARAMETERS = {
     "content-type": "ContentType",
     "if-none-match": "IfNoneMatch",
@@ -285,8 +287,17 @@ def _unparsed() -> Iterator[None]:
         if isinstance(exc, (S3CallError, TransportError)):
             raise
         raise TransportError("the store's answer can't be understood") from exc
+    except RuntimeError as exc:
+        if not _is_expired(exc):
+            raise
+        raise TransportError(_EXPIRED, is_retryable=False) from exc
     except (BotoCoreError, ClientError) as exc:  # a ClientError: an answer of 200 that botocore could not parse
         raise TransportError(f"botocore gave up ({type(exc).__name__})") from exc
+
+
+def _is_expired(error: RuntimeError) -> bool:
+    """Whether botocore says, by a bare `RuntimeError`, that what it renewed has expired as well (`RefreshableCredentials`)."""
+    return "expired" in str(error)
 
 
 def _parameters(headers: Mapping[str, str]) -> dict[str, Any]:
@@ -362,7 +373,10 @@ def _assumed(configuration: S3Configuration, session: boto3.Session) -> Deferred
     extra = {"RoleSessionName": _SESSION_NAME}
     if configuration.write_role_external_id is not None:
         extra["ExternalId"] = configuration.write_role_external_id
-    source = session.get_credentials()
+    given = configuration.credentials
+    source = (
+        session.get_credentials() if given is None else Given(given.access_key, given.secret_key, given.session_token)
+    )
     if source is None:
         raise LookupError("no credentials were found to assume the write_role with")
     fetcher = AssumeRoleCredentialFetcher(client, source, configuration.write_role, extra_args=extra)
@@ -383,6 +397,10 @@ def _frozen(held: Any) -> Credentials:
                 break
     except BotoCoreError as exc:
         raise LookupError(f"botocore could not renew them ({type(exc).__name__})") from exc
+    except RuntimeError as exc:
+        if not _is_expired(exc):
+            raise
+        raise LookupError(_EXPIRED) from exc
     except Exception as exc:  # botocore raises a ClientError of a class made at run time
         if type(exc).__module__.startswith("botocore"):
             raise LookupError(f"botocore could not renew them ({type(exc).__name__})") from exc

@@ -52,7 +52,6 @@ _FLAGS = frozenset(
         "late_parts_refused",
         "list_by_prefix",
         "repeatable_complete",
-        "unsigned_headers_refused",
     }
 )
 _STORE_FLAGS = {"conditional_complete": "conditional_complete", "object_size": "declare_object_size"}

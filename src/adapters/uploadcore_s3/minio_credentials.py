@@ -21,11 +21,11 @@ from minio.credentials.providers import (
     IamAwsProvider,
     MinioClientConfigProvider,
     Provider,
-    StaticProvider,
 )
 from minio.error import MinioException
 
 from uploadcore_s3.configuration import S3Configuration
+from uploadcore_s3.credentials import MARGIN
 from uploadcore_s3.errors import S3CallError, TransportError
 from uploadcore_s3.signing import Credentials
 
@@ -58,15 +58,25 @@ class RenewingProvider(Provider):
         held = self._held
         if held is not None and not self._is_due(held):
             return held
-        with self._renewing:
-            held = self._held
-            if held is not None and not self._is_due(held):
-                return held
-            renewed = self._renewed(held)
-            last_longer = held is None or renewed.expiration is None or _end(renewed) > _end(held)
-            self._in_vain_at = None if last_longer else time.monotonic()
-            self._held = renewed
-            return renewed
+        # While another one renews, what is held serves; who waits for it is only who could do nothing without.
+        must_wait = held is None or datetime.now(UTC) + MARGIN >= _end(held)
+        if not self._renewing.acquire(blocking=must_wait):
+            assert held is not None, "else it waits"
+            return held
+        try:
+            return self._due_renewed()
+        finally:
+            self._renewing.release()
+
+    def _due_renewed(self) -> Held:
+        held = self._held
+        if held is not None and not self._is_due(held):
+            return held
+        renewed = self._renewed(held)
+        last_longer = held is None or renewed.expiration is None or _end(renewed) > _end(held)
+        self._in_vain_at = None if last_longer else time.monotonic()
+        self._held = renewed
+        return renewed
 
     def _renewed(self, held: Held | None) -> Held:
         try:
@@ -91,7 +101,7 @@ def _end(held: Held) -> datetime:
 def control_provider(configuration: S3Configuration, pool: urllib3.PoolManager) -> Provider:
     """As configured, or the first of minio-py's that has any."""
     if configuration.credentials is not None:
-        return _static(configuration.credentials)
+        return _Given(configuration.credentials)
     if configuration.profile is not None:
         return AWSConfigProvider(profile=configuration.profile)
     return RenewingProvider(
@@ -112,7 +122,7 @@ def write_provider(
 ) -> Provider:
     """As configured; `control` where nothing is said."""
     if configuration.write_credentials is not None:
-        return _static(configuration.write_credentials)
+        return _Given(configuration.write_credentials)
     if configuration.write_profile is not None:
         return AWSConfigProvider(profile=configuration.write_profile)
     role = configuration.write_role
@@ -135,5 +145,14 @@ def write_provider(
     return RenewingProvider(assume)
 
 
-def _static(credentials: Credentials) -> Provider:
-    return StaticProvider(credentials.access_key, credentials.secret_key, credentials.session_token)
+class _Given(Provider):
+    """Credentials as they were given, with their end: minio-py's `StaticProvider` has no room for one."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._held = Held(
+            credentials.access_key, credentials.secret_key, credentials.session_token, credentials.expires_at
+        )
+
+    def retrieve(self) -> Held:
+        """What was given."""
+        return self._held

@@ -33,7 +33,8 @@ __all__ = ["MAX_ANSWER_SIZE", "Answer", "Transport", "call_within"]
 MAX_ANSWER_SIZE = 16 * 1024 * 1024
 """Bytes. A page of 1,000 uploads with keys of 1,024 bytes, each percent-encoded, is 4 MiB (S3 API, ListMultipartUploads)."""
 _READ_AT_ONCE = 64 * 1024
-_NO_RETRY = Retry(total=0, redirect=False, raise_on_status=False)
+_NO_RETRY = Retry(total=False, redirect=False, raise_on_status=False)
+"""`False`, not 0: urllib3 then raises what happened itself, and no `MaxRetryError` with the signed URL in its message."""
 _until: ContextVar[float] = ContextVar("uploadcore_s3_until")
 """When the call under way is given up, by `time.monotonic`."""
 

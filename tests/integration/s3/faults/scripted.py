@@ -445,6 +445,7 @@ def operation_of(method: str, path: str, key: str, query: Mapping[str, str]) -> 
 
 
 class Handler(BaseHTTPRequestHandler):
+    disable_nagle_algorithm = True  # head and body are written one after the other
     protocol_version = "HTTP/1.1"
     far: ScriptedS3
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from minio.credentials.credentials import Credentials as Held
+from minio.credentials.providers import Provider
 
 from tests.integration.s3.faults.scripted import Answer, Issued, ScriptedS3, refuses, says
 from tests.integration.s3.faults.stores import ACCESS_KEY, BUCKET, HEADERS, Bench, at_most, refused
@@ -18,6 +22,8 @@ from uploadcore.errors import StoreUnavailableError
 from uploadcore.plan import Part
 from uploadcore.ports import SignedRequest
 from uploadcore.upload import Address
+from uploadcore_s3 import Credentials
+from uploadcore_s3.minio_credentials import RenewingProvider
 
 ADDRESS = Address(BUCKET, "up/a", "storage-1")
 LONG = timedelta(hours=2)
@@ -204,3 +210,58 @@ async def test_the_write_identity_may_be_a_role_that_is_assumed(bench_of: Callab
     assert good_until(signed["part"]) <= datetime.now(UTC) + timedelta(minutes=59)
     assert far.keys_of("part") == {"AKIDROLE"}
     assert far.keys_of("complete") == {ACCESS_KEY}
+
+
+async def test_the_role_is_assumed_with_the_credentials_given(bench_of: Callable[..., Any], far: ScriptedS3) -> None:
+    bench: Bench = await bench_of(
+        credentials=Credentials("AKIDGIVEN", "given-secret"),
+        write_role="arn:aws:iam::123456789012:role/writer",
+        sts_endpoint=far.url,
+    )
+    far.secrets.add("given-secret")
+    await each(bench)
+
+    assert far.keys_of("assume_role") == {"AKIDGIVEN"}
+
+
+async def test_a_url_ends_a_minute_before_the_credentials_given(bench_of: Callable[..., Any]) -> None:
+    ends_at = datetime.now(UTC) + timedelta(minutes=10)
+    bench: Bench = await bench_of(credentials=Credentials("AKIDGIVEN", "given-secret", None, ends_at))
+
+    for signed in (await each(bench)).values():
+        assert signed.expires_at <= ends_at - timedelta(seconds=60)
+
+
+@pytest.mark.parametrize("sdk", ["s3"], indirect=True)
+async def test_credentials_renewed_by_expired_ones_are_a_store_that_can_not_be_used(
+    container: None, bench_of: Callable[..., Any], far: ScriptedS3
+) -> None:
+    far.credentials = lambda number: Issued(f"AKID{number}", timedelta(minutes=5 if number == 1 else -5))
+    bench: Bench = await bench_of(is_open=False)
+    async with at_most(30):
+        await refused(bench.store.open(), StoreUnavailableError, far.secrets)
+
+
+def test_only_who_has_nothing_to_sign_with_waits_for_a_renewal() -> None:
+    began, may_end = threading.Event(), threading.Event()
+    soon = datetime.now(UTC) + timedelta(minutes=5)
+    made = iter([Held("AKIDOLD", "old", None, soon), Held("AKIDNEW", "new", None, soon + timedelta(hours=1))])
+
+    class Slow(Provider):
+        def retrieve(self) -> Held:
+            given = next(made)
+            if given.access_key == "AKIDNEW":
+                began.set()
+                assert may_end.wait(10)
+            return given
+
+    provider = RenewingProvider(Slow)
+    assert provider.retrieve().access_key == "AKIDOLD"
+    with ThreadPoolExecutor(2) as pool:
+        renewing = pool.submit(provider.retrieve)
+        assert began.wait(10)
+        try:
+            assert pool.submit(provider.retrieve).result(5).access_key == "AKIDOLD"
+        finally:
+            may_end.set()
+        assert renewing.result(10).access_key == "AKIDNEW"

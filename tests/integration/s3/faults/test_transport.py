@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import traceback
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
@@ -25,6 +26,8 @@ from uploadcore.errors import OverloadedError, StoreUnavailableError, UploadCore
 from uploadcore.plan import Part
 from uploadcore.upload import Address
 from uploadcore_s3.configuration import Timeouts
+from uploadcore_s3.errors import TransportError
+from uploadcore_s3.transport import Transport
 
 
 async def gathered(*calls: Awaitable[object]) -> list[object]:
@@ -116,6 +119,21 @@ async def test_callers_that_are_cancelled_free_their_places(bench_of: Callable[.
     async with at_most(20):
         await until(lambda: far.in_flight["head"] == 0)
         assert await bench.store.head(OBJECT) is None
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "told"),
+    [("http://127.0.0.1:1", "can't be reached"), ("http://nobody.invalid:9000", "name can't be resolved")],
+    ids=["refused", "dns"],
+)
+def test_what_nobody_answered_is_told_without_the_signed_url(endpoint: str, told: str) -> None:
+    transport, signature = Transport(connect_timeout=1.0, size=1, ca_certs=None), "5a" * 32
+    with pytest.raises(TransportError) as caught:
+        transport.send("PUT", f"{endpoint}/media/a?X-Amz-Signature={signature}", {}, b"")
+    transport.close()
+
+    assert told in str(caught.value)
+    assert signature not in "".join(traceback.format_exception(caught.value))
 
 
 async def test_connections_are_used_again(bench: Bench, far: ScriptedS3) -> None:
