@@ -115,7 +115,8 @@ class PostgresBackend:
 
     async def migrate(self) -> SchemaState:
         """Bring the schema up to date; return how far it was before. One process at a time: others wait, up to a minute."""
-        engine = self._engine()
+        # However long an index of a large table takes: it is the server that limits what others wait for (see `_lock_migrations`).
+        engine = self._engine(command_timeout=None)
         try:
             with map_exceptions():
                 async with engine.connect() as connection:
@@ -128,9 +129,13 @@ class PostgresBackend:
         finally:
             await engine.dispose()  # and with its connection goes the lock
 
-    def _engine(self) -> AsyncEngine:
+    def _engine(self, **driver_options: Any) -> AsyncEngine:
         url = self.url
         keeps = url.keeps_sessions
+
+        async def connect(*_: Any, **__: Any) -> asyncpg.Connection:
+            return await self._connect(**driver_options)
+
         engine = create_async_engine(
             "postgresql+asyncpg://",
             hide_parameters=True,  # values, addresses among them, stay out of error messages
@@ -139,7 +144,7 @@ class PostgresBackend:
             pool_timeout=url.pool_timeout,
             pool_recycle=RECYCLED_AFTER,
             connect_args={
-                "async_creator_fn": self._connect,
+                "async_creator_fn": connect,
                 "prepared_statement_cache_size": 100 if keeps else 0,
                 "prepared_statement_name_func": None if keeps else _unique_name,
             },
@@ -149,15 +154,16 @@ class PostgresBackend:
         event.listen(engine.sync_engine, "checkin", _note_time)
         return engine
 
-    async def _connect(self, *_: Any, **__: Any) -> asyncpg.Connection:
+    async def _connect(self, **driver_options: Any) -> asyncpg.Connection:
         url = self.url
-        return await asyncpg.connect(
-            url.dsn,
-            timeout=url.connect_timeout,
-            command_timeout=url.command_timeout,
-            server_settings=dict(url.settings),
-            statement_cache_size=100 if url.keeps_sessions else 0,
-        )
+        options = {
+            "timeout": url.connect_timeout,
+            "command_timeout": url.command_timeout,
+            "server_settings": dict(url.settings),
+            "statement_cache_size": 100 if url.keeps_sessions else 0,
+            **driver_options,
+        }
+        return await asyncpg.connect(url.dsn, **options)
 
     def _count(self) -> None:
         self.write_transactions += 1

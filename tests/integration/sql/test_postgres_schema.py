@@ -20,7 +20,7 @@ from tests.servers.postgres import PostgresServer
 from uploadcore.errors import DatabaseUnavailableError
 from uploadcore_sql import SqlDatabase
 from uploadcore_sql.postgres import MIGRATION_LOCK, PostgresBackend
-from uploadcore_sql.schema import VERSION_TABLE, scripts
+from uploadcore_sql.schema import VERSION_TABLE, migrate, scripts
 from uploadcore_sql.tables import METADATA
 
 NEWEST = scripts().get_current_head()
@@ -163,6 +163,72 @@ async def test_a_migration_that_fails_half_way_leaves_nothing(postgres_url: str)
         await SqlDatabase(postgres_url).migrate()
     assert {row[1].partition(".")[0] for row in await catalogue(postgres_url)} == {"uploadcore_quotas"}
     await connection.close()
+
+
+async def at_the_first_revision(url: str) -> None:
+    backend = SqlDatabase(url)._backend
+    assert isinstance(backend, PostgresBackend)
+    engine = backend._engine()
+    async with engine.connect() as connection:
+        await connection.run_sync(migrate, "0001")
+    await engine.dispose()
+
+
+async def add_file(connection: asyncpg.Connection, name: str) -> None:
+    await connection.execute(
+        "INSERT INTO uploadcore_files (id, version, status, owner, name, upload_id, content_type, title, description,"
+        " labels, metadata, created_at, updated_at) VALUES ($1, 1, 'uploading', 'u', 'n', 'u', 't', '', '', '[]', '{}', 1, 1)",
+        name,
+    )
+
+
+async def test_files_are_written_while_a_migration_builds_their_indexes_however_long_that_takes(
+    postgres_url: str,
+) -> None:
+    await at_the_first_revision(postgres_url)
+    early, late = [await asyncpg.connect(postgres_url) for _ in range(2)]
+    transaction = early.transaction()
+    await transaction.start()
+    await add_file(early, "early")
+    migrating = asyncio.create_task(SqlDatabase(f"{postgres_url}&command_timeout=0.5").migrate())
+    waits = (
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'uploadcore' AND wait_event_type = 'Lock'"
+        " AND datname = current_database() AND clock_timestamp() - query_start > $1::text::interval"
+    )
+    while not await late.fetchval(waits, "0") and not migrating.done():  # noqa: ASYNC110 - a server tells nobody
+        await asyncio.sleep(0)
+    await late.execute("SET lock_timeout = '1s'")
+
+    await add_file(late, "late")
+
+    while not await late.fetchval(waits, "1s") and not migrating.done():  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    await transaction.commit()
+    assert (await migrating).current == "0001"
+    assert await late.fetchval("SELECT count(*) FROM uploadcore_files WHERE visibility = 'private'") == 2
+    for connection in (early, late):
+        await connection.close()
+
+
+async def test_a_migration_interrupted_while_it_built_indexes_is_gone_on_with(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    await at_the_first_revision(postgres_url)
+    connection = await asyncpg.connect(postgres_url)
+    await connection.execute("CREATE INDEX ix_uploadcore_files_owner ON uploadcore_files (owner)")
+    broken = "'ix_uploadcore_files_owner'::regclass"
+    await connection.execute(f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = {broken}")
+    await connection.execute(
+        "CREATE INDEX ix_uploadcore_files_status ON uploadcore_files (owner, status, created_at, id)"
+    )
+
+    await SqlDatabase(postgres_url).migrate()
+
+    assert await connection.fetchval(f"SELECT indisvalid FROM pg_index WHERE indexrelid = {broken}")
+    await connection.close()
+    undisturbed = await asyncio.to_thread(postgres_server.new_database)
+    await SqlDatabase(undisturbed).migrate()
+    assert await catalogue(postgres_url) == await catalogue(undisturbed)
 
 
 async def test_no_statement_needs_to_scan_a_table(emptied: SqlDatabase, emptied_url: str) -> None:
