@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 import asyncpg
-from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, IntegrityError, PendingRollbackError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from uploadcore.errors import DatabaseUnavailableError, InvalidRequestError, VersionConflictError
@@ -63,6 +63,8 @@ def map_exceptions() -> Iterator[None]:
         yield
     except PoolTimeoutError as exc:
         raise DatabaseUnavailableError("the database is busy: no connection came free in time; try again") from exc
+    except PendingRollbackError as exc:  # it broke where something was still to be ended
+        raise DatabaseUnavailableError("the database can't be used: the connection was lost: try again") from exc
     except (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError) as exc:
         _raise_mapped(exc)
     except TimeoutError as exc:

@@ -182,6 +182,16 @@ async def add_file(connection: asyncpg.Connection, name: str) -> None:
     )
 
 
+async def until_it_waits(admin: asyncpg.Connection, migrating: asyncio.Task[Any], time: str) -> None:
+    """Until the migration has waited that long for a lock, or has ended."""
+    waits = (
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'uploadcore' AND wait_event_type = 'Lock'"
+        " AND datname = current_database() AND clock_timestamp() - query_start > $1::text::interval"
+    )
+    while not await admin.fetchval(waits, time) and not migrating.done():  # noqa: ASYNC110 - a server tells nobody
+        await asyncio.sleep(0)
+
+
 async def test_files_are_written_while_a_migration_builds_their_indexes_however_long_that_takes(
     postgres_url: str,
 ) -> None:
@@ -191,18 +201,12 @@ async def test_files_are_written_while_a_migration_builds_their_indexes_however_
     await transaction.start()
     await add_file(early, "early")
     migrating = asyncio.create_task(SqlDatabase(f"{postgres_url}&command_timeout=0.5").migrate())
-    waits = (
-        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'uploadcore' AND wait_event_type = 'Lock'"
-        " AND datname = current_database() AND clock_timestamp() - query_start > $1::text::interval"
-    )
-    while not await late.fetchval(waits, "0") and not migrating.done():  # noqa: ASYNC110 - a server tells nobody
-        await asyncio.sleep(0)
+    await until_it_waits(late, migrating, "0")
     await late.execute("SET lock_timeout = '1s'")
 
     await add_file(late, "late")
 
-    while not await late.fetchval(waits, "1s") and not migrating.done():  # noqa: ASYNC110
-        await asyncio.sleep(0)
+    await until_it_waits(late, migrating, "1s")
     await transaction.commit()
     assert (await migrating).current == "0001"
     assert await late.fetchval("SELECT count(*) FROM uploadcore_files WHERE visibility = 'private'") == 2
@@ -229,6 +233,28 @@ async def test_a_migration_interrupted_while_it_built_indexes_is_gone_on_with(
     undisturbed = await asyncio.to_thread(postgres_server.new_database)
     await SqlDatabase(undisturbed).migrate()
     assert await catalogue(postgres_url) == await catalogue(undisturbed)
+
+
+async def test_a_migration_cut_off_while_it_builds_an_index_is_told_and_can_be_repeated(postgres_url: str) -> None:
+    await at_the_first_revision(postgres_url)
+    early, admin = [await asyncpg.connect(postgres_url) for _ in range(2)]
+    transaction = early.transaction()
+    await transaction.start()
+    await add_file(early, "early")
+    migrating = asyncio.create_task(SqlDatabase(postgres_url).migrate())
+    await until_it_waits(admin, migrating, "0")
+    ours = "pg_stat_activity WHERE application_name = 'uploadcore' AND datname = current_database()"
+    await admin.execute(f"SELECT pg_terminate_backend(pid) FROM {ours}")
+    with pytest.raises(DatabaseUnavailableError):
+        await migrating
+    await transaction.commit()
+    assert await admin.fetchval("SELECT count(*) FROM pg_index WHERE NOT indisvalid") == 1
+
+    assert (await SqlDatabase(postgres_url).migrate()).current == "0001"
+
+    assert await admin.fetchval("SELECT count(*) FROM pg_index WHERE NOT indisvalid") == 0
+    for connection in (early, admin):
+        await connection.close()
 
 
 async def test_no_statement_needs_to_scan_a_table(emptied: SqlDatabase, emptied_url: str) -> None:

@@ -12,6 +12,8 @@ the table for a moment.
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic.operations import Operations
 
@@ -52,7 +54,7 @@ def upgrade(op: Operations) -> None:
     )
 
 
-def _create_indexes(op: Operations, **options: bool) -> None:
+def _create_indexes(op: Operations, **options: Any) -> None:
     not_deleted = sa.text("status <> 'deleted'")
     op.create_index(
         "ix_uploadcore_files_owner",
