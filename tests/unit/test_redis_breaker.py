@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -156,3 +157,27 @@ def test_it_is_open_exactly_from_so_many_failures_to_the_next_good_probe(happeni
         await breaker.close()
 
     asyncio.run(run())
+
+
+async def test_who_is_cancelled_while_closing_is_cancelled() -> None:
+    begun, let_go = asyncio.Event(), asyncio.Event()
+
+    async def stubborn() -> bool:
+        begun.set()
+        while not let_go.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await let_go.wait()
+        return True
+
+    breaker = Breaker(stubborn, ManualClock())
+    breaker.trip()
+    await begun.wait()
+    closing = asyncio.create_task(breaker.close())
+    await turn()
+
+    closing.cancel()
+    await turn()
+    let_go.set()
+
+    with pytest.raises(asyncio.CancelledError):
+        await closing

@@ -48,6 +48,27 @@ def test_a_newer_version_learnt_of_drops_the_value() -> None:
     assert near.get("a") is None
 
 
+class TickingClock(ManualClock):
+    """Goes on whenever it is looked at."""
+
+    tick = 0.0
+
+    def monotonic(self) -> float:
+        self.advance(self.tick)
+        return super().monotonic()
+
+
+@given(st.floats(0.05, 0.95))
+def test_a_value_whose_life_ends_while_it_is_overtaken_is_gone(tick: float) -> None:
+    clock = TickingClock()
+    near = NearCache(10, 1.0, clock)
+    near.put("a", b"1", 1, seconds=1)
+    clock.tick = tick
+    for newest in range(2, 10):
+        near.learn("a", newest=newest)
+    assert near.get("a") is None
+
+
 def test_the_number_of_values_is_bounded() -> None:
     near = NearCache(10, 1.0, ManualClock())
     for number in range(1_000):

@@ -7,7 +7,6 @@ makes it pay again and again. This one asks no request to pay.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 
 from uploadcore.ports import Clock
@@ -62,8 +61,9 @@ class Breaker:
         self._in_a_row = 0
         if probing is not None:
             probing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await probing
+            await asyncio.gather(
+                probing, return_exceptions=True
+            )  # raises the cancellation of who closes, not the probe's
 
     async def _until_back(self) -> None:
         probing = asyncio.current_task()

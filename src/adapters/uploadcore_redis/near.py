@@ -85,7 +85,7 @@ class NearCache:
         marker = self._markers[key] = _Marker(max(newest, known.newest), max(deleted, known.deleted))
         kept = self._values.get(key)
         if kept is not None and (kept.version < marker.newest or kept.version <= marker.deleted):
-            del self._values[key]
+            self._values.pop(key, None)  # its life may end this moment
 
     def clear(self) -> None:
         """Forget everything."""
