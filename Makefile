@@ -20,11 +20,9 @@ demo: .venv/demo/.done
 serve: .venv/demo/.done
 	.venv/demo/bin/uploadcore serve $(ARGS)
 
-# Part of the tests covers part of the core, so the coverage counts only when all of them run.
 test: .venv/test/.done
 ifeq ($(strip $(ARGS)),)
-	.venv/test/bin/python -m coverage run -m pytest
-	.venv/test/bin/python -m coverage report
+	scripts/test .venv/test/bin/python
 else
 	.venv/test/bin/python -m pytest $(ARGS)
 endif

@@ -9,6 +9,7 @@ import asyncio
 import base64
 import http.client
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
@@ -104,15 +105,19 @@ def _send(request: Request) -> Reply:
         connection.putheader("Host", request.host or split.netloc)
         for name, value in request.headers.items():
             connection.putheader(name, value)
-        if request.is_chunked:
-            connection.putheader("Transfer-Encoding", "chunked")
-            connection.endheaders(iter([request.body]), encode_chunked=True)
-        else:
-            if "content-length" not in {name.lower() for name in request.headers}:
-                connection.putheader("Content-Length", str(len(request.body)))
-            connection.endheaders(request.body)
+        # A server may refuse, and end the connection, before the body is through: then its answer is there, or it gave none.
+        with suppress(ConnectionResetError, BrokenPipeError):
+            if request.is_chunked:
+                connection.putheader("Transfer-Encoding", "chunked")
+                connection.endheaders(iter([request.body]), encode_chunked=True)
+            else:
+                if "content-length" not in {name.lower() for name in request.headers}:
+                    connection.putheader("Content-Length", str(len(request.body)))
+                connection.endheaders(request.body)
         answer = connection.getresponse()
         return Reply(answer.status, answer.read())
+    except ConnectionError:
+        return Reply(400, b"the connection was ended without an answer")
     finally:
         connection.close()
 
