@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from uploadcore.config import UploadConfig
-from uploadcore_s3.bucket_rules import RULE_ID
+from uploadcore_s3.bucket_rules import _ACTIONS, CORS_ID, rule_id
 from uploadcore_s3.client import S3Client
 
 POLICIES = Path(__file__).parents[2] / "docs" / "policies"
@@ -49,6 +49,13 @@ def test_control_may_do_what_the_store_calls_and_signs_gets_with() -> None:
     assert actions("uploadcore-control.json") == set().union(*ACTIONS.values())
 
 
+def test_the_doctor_may_see_and_set_the_rules_of_the_bucket_and_nothing_else() -> None:
+    [statement] = policy("uploadcore-doctor.json")["Statement"]
+
+    assert set(statement["Action"]) == set(_ACTIONS.values())
+    assert (statement["Effect"], statement["Resource"]) == ("Allow", "arn:aws:s3:::BUCKET")
+
+
 def test_write_may_put_objects_and_parts_only() -> None:
     assert actions("uploadcore-write.json") == {"s3:PutObject"}
 
@@ -65,6 +72,7 @@ def test_actions_are_allowed_on_what_they_are_of_and_below_the_default_prefix(na
 def test_a_browser_sees_the_etag_and_may_send_what_is_signed() -> None:
     [rule] = policy("bucket-cors.json")["CORSRules"]
 
+    assert rule["ID"] == CORS_ID
     assert "ETag" in rule["ExposeHeaders"]
     assert {"PUT", "GET"} <= set(rule["AllowedMethods"])
     assert {"content-type", "if-none-match", "x-amz-*"} <= set(rule["AllowedHeaders"])
@@ -73,7 +81,7 @@ def test_a_browser_sees_the_etag_and_may_send_what_is_signed() -> None:
 def test_an_upload_outlives_its_deadline_before_the_rule_takes_it() -> None:
     [rule] = policy("bucket-lifecycle.json")["Rules"]
 
-    assert rule["ID"] == RULE_ID
+    assert rule["ID"] == rule_id(rule["Filter"]["Prefix"])
     assert (
         timedelta(days=rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"]) > UploadConfig().upload_lifetime
     )

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from secrets import token_hex
@@ -15,12 +14,14 @@ from uploadcore.diagnosis import Finding, Needs, Verdict
 from uploadcore.errors import StoreUnavailableError, UploadCoreError
 from uploadcore.file import ChecksumAlgorithm
 from uploadcore.plan import Part, StoredPart
-from uploadcore.ports import MARKER, ObjectHeaders, ObjectStore, SignedRequest, StoreCapabilities
+from uploadcore.ports import MARKER, ObjectHeaders, SignedRequest, StoreCapabilities
 from uploadcore.upload import Address
-from uploadcore_s3.bucket_rules import RulesUnsupportedError, add_cors_rule, add_lifecycle_rule, lifecycle_rules
-from uploadcore_s3.probe import Probe, Reply, SignedHttp
+from uploadcore_s3.doctor_bucket import lifecycle, origins
+from uploadcore_s3.errors import S3CallError
+from uploadcore_s3.examined import Examined
+from uploadcore_s3.probe import Probe, Reply
 
-__all__ = ["Examined", "examine"]
+__all__ = ["examine"]
 
 _MAX_SKEW = timedelta(minutes=15)
 """Beyond it S3 refuses every signature (S3 API, "Error responses", RequestTimeTooSkewed)."""
@@ -28,29 +29,7 @@ _SKEW_TO_MEND = timedelta(minutes=1)
 _MINIO_REAPS_AFTER = timedelta(hours=24)
 """`stale_uploads_expiry` by default (MinIO, "api" settings)."""
 _MINUTE = timedelta(minutes=1)
-_DAY = timedelta(days=1)
 _BODY = b"uploadcore doctor"
-
-
-@dataclass(frozen=True, slots=True)
-class Examined:
-    """What is looked at.
-
-    Attributes:
-        store: The store, open: it makes the calls whose permissions are tried.
-        control: Requests by hand to the service's endpoint, as who may do everything.
-        write: Requests by hand to the clients' endpoint, as who signs PUTs.
-        capabilities: As configured.
-        conditional_complete: Whether completions are sent with `If-None-Match: *`.
-        declares_object_size: Whether they are sent with `x-amz-mp-object-size`.
-    """
-
-    store: ObjectStore
-    control: SignedHttp
-    write: SignedHttp
-    capabilities: StoreCapabilities
-    conditional_complete: bool
-    declares_object_size: bool
 
 
 async def examine(examined: Examined, needs: Needs, *, apply: bool) -> AsyncIterator[Finding]:
@@ -64,7 +43,8 @@ async def examine(examined: Examined, needs: Needs, *, apply: bool) -> AsyncIter
         return
     async for finding in _permissions(examined, needs):
         yield finding
-    for look in (_identities, _origins, _lifecycle, _enforcement):
+    examined = replace(examined, sent_headers=examined.sent_headers | await _sent_with_puts(examined))
+    for look in (_identities, origins, lifecycle, _enforcement):
         for finding in await asyncio.to_thread(_found, look, examined, needs, apply):
             yield finding
 
@@ -80,7 +60,7 @@ def _found(look: _Look, examined: Examined, needs: Needs, apply: bool) -> list[F
     except UploadCoreError as exc:
         findings.append(
             Finding(
-                f"store{look.__name__.replace('_', '.', 1)}",
+                f"store.{look.__name__.removeprefix('_')}",
                 Verdict.FAILED,
                 exc.message,
                 "see what the store's log says",
@@ -99,16 +79,16 @@ def _reaching(examined: Examined) -> Iterator[Finding]:
     except UploadCoreError as exc:
         yield Finding("store.reachable", Verdict.FAILED, exc.message, "see that it runs, and that `endpoint` is right")
         return
+    date = _time(reply.headers.get("date", ""))
+    if date is not None:  # first: where a URL's time is wrong, S3 refuses it as it would for want of a permission
+        yield _skew(datetime.now(UTC) - date)
     if reply.code:
         fix = _FIXES.get(reply.code, "compare endpoint, region, addressing and credentials with the store's own")
-        if reply.region:
+        if reply.region and reply.region != examined.region:
             fix = f"set region={reply.region}"
         yield Finding("store.reachable", Verdict.FAILED, f"the store refuses to show bucket {bucket}: {reply}", fix)
         return
     yield Finding("store.reachable", Verdict.OK, f"bucket {bucket} is there; endpoint, region and addressing fit")
-    date = reply.headers.get("date")
-    if date is not None:
-        yield _skew(datetime.now(UTC) - parsedate_to_datetime(date))
     server = reply.headers.get("server", "")
     try:
         examined.write.request("GET", "none")
@@ -121,7 +101,7 @@ def _reaching(examined: Examined) -> Iterator[Finding]:
         yield Finding(
             "store.reaper",
             Verdict.NOTE,
-            f"MinIO drops multipart uploads that have been idle for {_MINIO_REAPS_AFTER / _DAY * 24:.0f} h",
+            f"MinIO drops multipart uploads that have been idle for {_MINIO_REAPS_AFTER / timedelta(hours=1):.0f} h",
             "mc admin config set ALIAS api stale_uploads_expiry=… (longer than UPLOADCORE_UPLOAD_LIFETIME)",
         )
 
@@ -135,6 +115,15 @@ _FIXES = {
     "RequestTimeTooSkewed": "this machine's clock and the store's differ too much: synchronise it",
     "SignatureDoesNotMatch": "the secret key is wrong, or a proxy changes host or path: see `endpoint` and `addressing`",
 }
+
+
+def _time(text: str) -> datetime | None:
+    """Of a `Date` header, where it is one."""
+    try:
+        told = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return told if told.tzinfo is not None else told.replace(tzinfo=UTC)
 
 
 def _skew(skew: timedelta) -> Finding:
@@ -152,6 +141,14 @@ def _skew(skew: timedelta) -> Finding:
 async def _permissions(examined: Examined, needs: Needs) -> AsyncIterator[Finding]:
     """Every call there is, made as the service makes it, one by one."""
     trial = _Trial(examined, f"{needs.key_prefix}/doctor/{token_hex(8)}")
+    try:
+        async for finding in _tried(trial, needs, can_put=examined.capabilities.conditional_put):
+            yield finding
+    finally:
+        await trial.clean_up()
+
+
+async def _tried(trial: _Trial, needs: Needs, *, can_put: bool) -> AsyncIterator[Finding]:
     for call, permission in (
         (trial.create_multipart, "s3:PutObject"),
         (trial.put_part, "s3:PutObject, for the identity that signs PUTs,"),
@@ -161,6 +158,7 @@ async def _permissions(examined: Examined, needs: Needs) -> AsyncIterator[Findin
         (trial.complete_multipart, "s3:PutObject"),
         (trial.head, "s3:GetObject"),
         (trial.get, "s3:GetObject"),
+        *([(trial.put_object, "s3:PutObject, for the identity that signs PUTs,")] if can_put else []),
         (trial.put_marker, "s3:PutObject"),
         (trial.abort_multipart, "s3:AbortMultipartUpload"),
         (trial.delete, "s3:DeleteObject"),
@@ -169,7 +167,8 @@ async def _permissions(examined: Examined, needs: Needs) -> AsyncIterator[Findin
         try:
             await call()
         except UploadCoreError as exc:
-            yield Finding(check, Verdict.FAILED, exc.message, f"allow {permission} under {needs.key_prefix}/")
+            fix = _fix_of(exc, f"allow {permission} under {needs.key_prefix}/")
+            yield Finding(check, Verdict.FAILED, exc.message, fix)
             if call in {trial.create_multipart, trial.put_part}:
                 yield Finding(
                     "store.permission", Verdict.NOTE, "the other calls were not tried: they need a part to work on"
@@ -177,7 +176,28 @@ async def _permissions(examined: Examined, needs: Needs) -> AsyncIterator[Findin
                 break
         else:
             yield Finding(check, Verdict.OK, f"{permission} is allowed")
-    await trial.clean_up()
+
+
+def _fix_of(error: UploadCoreError, permission: str) -> str:
+    """Permissions mend what is a matter of them; not a store that failed, nor a key or a clock that is wrong."""
+    refusal = error.__cause__
+    if not isinstance(refusal, S3CallError) or refusal.status not in {401, 403}:
+        return _FIXES.get(getattr(refusal, "code", ""), "see what the store's log says")
+    return permission if refusal.code == "AccessDenied" else _FIXES.get(refusal.code, permission)
+
+
+_HEADERS = ObjectHeaders(content_type="text/plain", metadata={MARKER: "doctor"})
+
+
+async def _sent_with_puts(examined: Examined) -> set[str]:
+    """The headers that signed PUTs of this store come with."""
+    algorithms = examined.capabilities.part_checksums
+    names = {f"x-amz-checksum-{algorithm}" for algorithm in algorithms}
+    if examined.capabilities.conditional_put:
+        address = Address(examined.store.bucket, "doctor")
+        signed = await examined.store.presign_put(address, Part(1, 0, 1), _HEADERS, checksum=None, expires_in=_MINUTE)
+        names |= {name.lower() for name in signed.headers}
+    return names
 
 
 class _Trial:
@@ -187,11 +207,10 @@ class _Trial:
         self._store = examined.store
         self._http = examined.write
         self._address = Address(examined.store.bucket, key)
-        self._headers = ObjectHeaders(content_type="text/plain", metadata={MARKER: "doctor"})
         self._parts: list[StoredPart] = []
 
     async def create_multipart(self) -> None:
-        made = await self._store.create_multipart(self._address, self._headers)
+        made = await self._store.create_multipart(self._address, _HEADERS)
         self._address = replace(self._address, storage_upload_id=made)
 
     async def put_part(self) -> None:
@@ -228,11 +247,22 @@ class _Trial:
         )
         await self._send(signed, b"")
 
+    async def put_object(self) -> None:
+        beside = replace(self._address, key=f"{self._address.key}-put")
+        signed = await self._store.presign_put(
+            beside, Part(1, 0, len(_BODY)), _HEADERS, checksum=None, expires_in=_MINUTE
+        )
+        try:
+            await self._send(signed, _BODY)
+        finally:
+            with suppress(UploadCoreError):
+                await self._store.delete(beside)
+
     async def put_marker(self) -> None:
-        await self._store.put_marker(self._address, self._headers)
+        await self._store.put_marker(self._address, _HEADERS)
 
     async def abort_multipart(self) -> None:
-        made = await self._store.create_multipart(self._address, self._headers)
+        made = await self._store.create_multipart(self._address, _HEADERS)
         await self._store.abort_multipart(replace(self._address, storage_upload_id=made))
 
     async def delete(self) -> None:
@@ -250,7 +280,8 @@ class _Trial:
         headers = {name: value for name, value in signed.headers.items() if name.lower() != "content-length"}
         reply = await asyncio.to_thread(self._http.send, signed.method, signed.url, headers, body)
         if reply.code:
-            raise StoreUnavailableError(f"a signed {signed.method} is refused: {reply}")
+            refusal = S3CallError(reply.status, reply.code)
+            raise StoreUnavailableError(f"a signed {signed.method} is refused: {reply}") from refusal
         return reply
 
 
@@ -265,13 +296,23 @@ def _identities(examined: Examined, needs: Needs, _apply: bool) -> Iterator[Find
             "write_role=… or write_profile=… with docs/policies/uploadcore-write.json: a signature that leaks can then only write",
         )
         return
-    allowed = [
-        what
-        for what, method, query in (("read", "GET", {}), ("delete", "DELETE", {}), ("list", "GET", {"uploads": ""}))
-        if not _is_denied(
-            examined.write.request(method, "" if query else f"{needs.key_prefix}/doctor/none", query=query)
-        )
-    ]
+    # An object that is there: of one that is not, S3 says 403 to whoever may not list, whatever else they may.
+    key = f"{needs.key_prefix}/doctor/{token_hex(8)}"
+    put = examined.control.request("PUT", key, body=_BODY)
+    if put.code:
+        raise StoreUnavailableError(f"the store refuses the object to try the other identity on: {put}")
+    try:
+        allowed = [
+            what
+            for what, tries in (
+                ("read", [("GET", key, {})]),
+                ("list", [("GET", "", {"uploads": ""}), ("GET", "", {"list-type": "2", "prefix": key})]),
+                ("delete", [("DELETE", key, {})]),
+            )
+            if any(_is_allowed(examined.write.request(method, at, query=query)) for method, at, query in tries)
+        ]
+    finally:
+        examined.control.request("DELETE", key)
     if allowed:
         fix = "give it docs/policies/uploadcore-write.json and nothing else"
         yield Finding(check, Verdict.WARNING, f"the identity that signs PUTs may also {', '.join(allowed)}", fix)
@@ -279,90 +320,10 @@ def _identities(examined: Examined, needs: Needs, _apply: bool) -> Iterator[Find
         yield Finding(check, Verdict.OK, "the identity that signs PUTs can neither read, list nor delete")
 
 
-def _is_denied(reply: Reply) -> bool:
-    return reply.status in {401, 403}
-
-
-# --- browsers -----------------------------------------------------------------------------------------------------
-
-
-def _origins(examined: Examined, needs: Needs, apply: bool) -> Iterator[Finding]:
-    """Whether a browser may PUT a part and see its ETag, from every origin configured."""
-    check = "store.cors"
-    if not needs.origins:
-        yield Finding(check, Verdict.NOTE, "no browser uploads: UPLOADCORE_CORS_ORIGINS names no origin")
-        return
-    barred = [origin for origin in needs.origins if not _lets_in(examined.write, needs, origin)]
-    if not barred:
-        yield Finding(check, Verdict.OK, f"pages of {', '.join(needs.origins)} may PUT, and see ETag")
-    elif not apply:
-        message = f"pages of {', '.join(barred)} can't PUT, or don't see ETag"
-        yield Finding(
-            check, Verdict.FAILED, message, "uploadcore doctor --apply, or the bucket's CORS rules: see docs/s3.md"
-        )
-    else:
-        try:
-            add_cors_rule(examined.control, origins=barred)
-        except RulesUnsupportedError as exc:
-            fix = "set them where the store has them: in its own configuration, or at a proxy in front"
-            yield Finding(check, Verdict.FAILED, f"the store does not take CORS rules: {exc}", fix)
-        else:
-            yield Finding(check, Verdict.OK, f"pages of {', '.join(barred)} may PUT now: a CORS rule was added")
-
-
-def _lets_in(http: SignedHttp, needs: Needs, origin: str) -> bool:
-    url = http.sign("PUT", f"{needs.key_prefix}/doctor/cors", {"partNumber": "1", "uploadId": "none"})
-    asked = {"origin": origin, "access-control-request-method": "PUT", "access-control-request-headers": "content-type"}
-    preflight = http.send("OPTIONS", url, asked)
-    if preflight.code or preflight.headers.get("access-control-allow-origin") not in {origin, "*"}:
-        return False
-    exposed = http.send("GET", http.sign("GET", "", {"uploads": "", "max-uploads": "1"}), {"origin": origin}).headers
-    names = {name.strip().lower() for name in exposed.get("access-control-expose-headers", "").split(",")}
-    return bool(names & {"etag", "*"})
-
-
-# --- lifecycle ----------------------------------------------------------------------------------------------------
-
-
-def _lifecycle(examined: Examined, needs: Needs, apply: bool) -> Iterator[Finding]:
-    """Whether the store drops what is left behind, and not before our own deadline."""
-    check, prefix = "store.lifecycle", f"{needs.key_prefix}/"
-    # A day more: rules run once a day, and the deadline is followed by the sweeper's own work.
-    days = math.ceil(needs.upload_lifetime / _DAY) + 1
-    try:
-        rules = [rule for rule in lifecycle_rules(examined.control) if rule.covers(prefix)]
-    except RulesUnsupportedError as exc:
-        yield Finding(check, Verdict.NOTE, f"the store shows no lifecycle rules ({exc}): only the sweeper cleans up")
-        return
-    for rule in rules:
-        if rule.expires_after is not None:
-            message = (
-                f"rule {rule.name!r} deletes objects after {rule.expires_after} days: files will vanish behind our back"
-            )
-            yield Finding("store.expiration", Verdict.WARNING, message, f"exclude {prefix} from it")
-    reaping = [rule for rule in rules if rule.abandoned_after is not None]
-    hasty = [rule for rule in reaping if (rule.abandoned_after or 0) < days]
-    if hasty:
-        message = f"rule {hasty[0].name!r} drops multipart uploads after {hasty[0].abandoned_after} days, before their deadline"
-        yield Finding(check, Verdict.FAILED, message, f"{days} days or more, or a shorter UPLOADCORE_UPLOAD_LIFETIME")
-    elif reaping:
-        yield Finding(
-            check, Verdict.OK, f"multipart uploads left behind are dropped after {reaping[0].abandoned_after} days"
-        )
-    elif not apply:
-        message = "no rule drops multipart uploads left behind: should the database be lost, they are stored and paid for ever"
-        yield Finding(check, Verdict.WARNING, message, f"uploadcore doctor --apply adds one of {days} days")
-    else:
-        try:
-            add_lifecycle_rule(examined.control, prefix=prefix, days=days)
-        except RulesUnsupportedError as exc:
-            yield Finding(
-                check, Verdict.WARNING, f"the store does not take a lifecycle rule: {exc}", "set one by its own means"
-            )
-        else:
-            yield Finding(
-                check, Verdict.OK, f"a rule was added: multipart uploads left behind are dropped after {days} days"
-            )
+def _is_allowed(reply: Reply) -> bool:
+    if reply.status >= 500 and reply.status != 501:
+        raise StoreUnavailableError(f"the store answered {reply}")
+    return not reply.code
 
 
 # --- what it enforces ---------------------------------------------------------------------------------------------
@@ -371,7 +332,9 @@ def _lifecycle(examined: Examined, needs: Needs, apply: bool) -> Iterator[Findin
 def _enforcement(examined: Examined, needs: Needs, _apply: bool) -> Iterator[Finding]:
     """What the store is said to do against what it does; and what no store may let through."""
     probe = Probe(examined.control, needs.key_prefix)
-    found = words(probe.capabilities())
+    configured = next(iter(examined.capabilities.object_checksums), None)
+    able = probe.capabilities(declared=configured)
+    found = words(able)
     found |= {
         name
         for name, is_so in (("conditional_complete", probe.conditional_complete), ("object_size", probe.object_size))
@@ -388,20 +351,30 @@ def _enforcement(examined: Examined, needs: Needs, _apply: bool) -> Iterator[Fin
         yield Finding(f"store.capability.{word}", Verdict.NOTE, message)
     for word in sorted(found & said):
         yield Finding(f"store.capability.{word}", Verdict.OK, _DOES[word])
-    if found != said:
-        told = f"capabilities={','.join(sorted(found)) or 'none'}"
+    fitting = words(_fitting(probe, able, configured)) | (found & {"conditional_complete", "object_size"})
+    fitting -= {"concurrent_complete"} - said  # one race that went well proves little: that is for an operator to say
+    if fitting != said:
+        told = f"capabilities={','.join(sorted(fitting)) or 'none'}"
         yield Finding("store.capabilities", Verdict.NOTE, "not all is used as it is", f"UPLOADCORE_STORAGE=…?…&{told}")
     if not probe.length_bound():
         message = "a URL signed for one length takes another: sizes are found wrong only at completion"
         yield Finding("store.length", Verdict.WARNING, message, "see whether a proxy in front drops Content-Length")
     else:
         yield Finding("store.length", Verdict.OK, "a URL takes the length it was signed for and no other")
-    if not probe.unsigned_copy_source_refused():
+    if not probe.unsigned_copy_source_refused(examined.write):
         message = "a part's URL honours an unsigned x-amz-copy-source: whoever has one can copy any object its signer may read"
         fix = "write_role=… with docs/policies/uploadcore-write.json, which can read nothing; or refuse that header at a proxy"
         yield Finding("store.copy_source", Verdict.FAILED, message, fix)
     else:
-        yield Finding("store.copy_source", Verdict.OK, "an x-amz-copy-source that was not signed is refused")
+        yield Finding("store.copy_source", Verdict.OK, "an x-amz-copy-source that was not signed copies nothing")
+
+
+def _fitting(probe: Probe, able: StoreCapabilities, configured: ChecksumAlgorithm | None) -> StoreCapabilities:
+    """What can be configured together: an upload has one checksum of the whole, and what it declares decides which its parts take."""
+    preferred = (configured, ChecksumAlgorithm.CRC64NVME, ChecksumAlgorithm.CRC32C)
+    whole = next((algorithm for algorithm in preferred if algorithm in able.object_checksums), None)
+    parts = able.part_checksums if whole is configured else probe.part_checksums(declared=whole)
+    return replace(able, object_checksums=frozenset() if whole is None else frozenset({whole}), part_checksums=parts)
 
 
 def words(capabilities: StoreCapabilities) -> set[str]:

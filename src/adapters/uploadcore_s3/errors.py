@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 
 from uploadcore.errors import (
     ChecksumMismatchError,
@@ -67,6 +68,7 @@ _ADVICE = {
 """What an operator can do about it."""
 _STATUS_CODES = {301: "PermanentRedirect", 302: "TemporaryRedirect", 307: "TemporaryRedirect", 403: "AccessDenied"}
 """What a status means that came without a document: HEAD never has one."""
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class S3CallError(Exception):
@@ -76,13 +78,15 @@ class S3CallError(Exception):
         status: HTTP's; 200 where the error came after the head was sent.
         code: S3's word; empty where none was sent and the status means nothing by itself.
         region: Where the store says the bucket is; empty if it does not.
+        headers: Of the answer, names in lower case.
     """
 
-    def __init__(self, status: int, code: str, *, region: str = "") -> None:
+    def __init__(self, status: int, code: str, *, region: str = "", headers: Mapping[str, str] = _NONE) -> None:
         super().__init__(f"{code or 'no code'}, status {status}")
         self.status = status
         self.code = code
         self.region = region
+        self.headers = headers
 
     @classmethod
     def parsed(cls, status: int, headers: Mapping[str, str], body: bytes) -> S3CallError:
@@ -94,7 +98,7 @@ class S3CallError(Exception):
         # The header is MinIO's, for a HEAD (cmd/api-response.go, writeErrorResponseHeadersOnly).
         code = (told.get("Code") or headers.get("x-minio-error-code", ""))[:64] or _STATUS_CODES.get(status, "")
         region = headers.get("x-amz-bucket-region", "") or told.get("Region", "")
-        return cls(status, code if code.isalnum() else "", region=region[:64])
+        return cls(status, code if code.isalnum() else "", region=region[:64], headers=headers)
 
 
 class TransportError(Exception):

@@ -117,7 +117,7 @@ class SignedHttp:
         try:
             answer = self._transport.send(method, url, headers, body)
         except S3CallError as exc:
-            return Reply(exc.status, _NONE, b"", exc.code or f"status {exc.status}", exc.region)
+            return Reply(exc.status, exc.headers, b"", exc.code or f"status {exc.status}", exc.region)
         except TransportError as exc:
             raise StoreUnavailableError(f"{method}: {exc}") from exc
         return Reply(answer.status, answer.headers, answer.body)
@@ -142,8 +142,8 @@ class Probe:
         self._http = http
         self._prefix = prefix
 
-    def capabilities(self) -> StoreCapabilities:
-        """All of it, as the store's configuration should say it."""
+    def capabilities(self, *, declared: ChecksumAlgorithm | None = None) -> StoreCapabilities:
+        """All of it: the checksums of parts as they are taken where uploads declare this one of the whole, or none."""
         return StoreCapabilities(
             conditional_put=self.conditional_put(),
             repeatable_complete=self.repeatable_complete(),
@@ -153,7 +153,7 @@ class Probe:
             get_signs_head=self.get_signs_head(),
             list_by_prefix=self.list_by_prefix(),
             object_checksums=frozenset(algorithm for algorithm in _WHOLE if self.object_checksum(algorithm)),
-            part_checksums=frozenset(algorithm for algorithm in ChecksumAlgorithm if self.part_checksum(algorithm)),
+            part_checksums=self.part_checksums(declared=declared),
         )
 
     # --- conditions -----------------------------------------------------------------------------------------------
@@ -183,10 +183,16 @@ class Probe:
 
     # --- checksums ------------------------------------------------------------------------------------------------
 
-    def part_checksum(self, algorithm: ChecksumAlgorithm) -> bool:
+    def part_checksums(self, *, declared: ChecksumAlgorithm | None) -> frozenset[ChecksumAlgorithm]:
+        """All that `part_checksum` finds."""
+        return frozenset(
+            algorithm for algorithm in ChecksumAlgorithm if self.part_checksum(algorithm, declared=declared)
+        )
+
+    def part_checksum(self, algorithm: ChecksumAlgorithm, *, declared: ChecksumAlgorithm | None) -> bool:
         """Whether a part with a wrong checksum is refused, and one with the right checksum is not."""
         with self._key() as key:
-            upload = self._try_to_begin(key, _declared(algorithm))
+            upload = self._try_to_begin(key, _NONE if declared is None else _declared(declared))
             if upload is None:
                 return False
             header = f"x-amz-checksum-{algorithm}"
@@ -255,15 +261,20 @@ class Probe:
             answer = self._must(self._http.request("GET", query={"uploads": "", "prefix": key[:-5]}))
             return upload.encode() in answer.body
 
-    def unsigned_copy_source_refused(self) -> bool:
-        """Whether a part's URL refuses an `x-amz-copy-source` that it was not signed with: else it reads any object its signer may read."""
+    def unsigned_copy_source_refused(self, writer: SignedHttp) -> bool:
+        """Whether a part's URL copies nothing for an `x-amz-copy-source` that it was not signed with: else it reads any object its signer may.
+
+        Args:
+            writer: Signs the URL, as who signs those of clients. What counts is what was stored, whatever was answered.
+        """
+        secret = b"another's secret"
         with self._key() as source, self._key() as key:
-            self._must(self._http.request("PUT", source, body=b"another's secret"))
+            self._must(self._http.request("PUT", source, body=secret))
             upload = self._begin(key)
-            url = self._http.sign("PUT", key, {"partNumber": "1", "uploadId": upload})
-            answer = self._http.send("PUT", url, {"x-amz-copy-source": f"/{self._http.bucket}/{source}"})
+            url = writer.sign("PUT", key, {"partNumber": "1", "uploadId": upload})
+            writer.send("PUT", url, {"x-amz-copy-source": f"/{self._http.bucket}/{source}"})
             listed = self._must(self._http.request("GET", key, query={"uploadId": upload}))
-            return answer.is_refusal and not deep_text(listed.body, "PartNumber")
+            return deep_text(listed.body, "Size") != str(len(secret))
 
     def get_signs_head(self) -> bool:
         """Whether a URL signed for GET answers HEAD."""

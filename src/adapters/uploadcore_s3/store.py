@@ -23,7 +23,7 @@ from uploadcore.upload import Address
 from uploadcore_s3.client import Identity, ObjectHead, S3Client
 from uploadcore_s3.configuration import S3Configuration
 from uploadcore_s3.credentials import SigningCredentials, WallClock
-from uploadcore_s3.doctor import Examined, examine
+from uploadcore_s3.doctor import examine
 from uploadcore_s3.errors import (
     S3CallError,
     TransportError,
@@ -33,6 +33,7 @@ from uploadcore_s3.errors import (
     map_creation,
     map_errors,
 )
+from uploadcore_s3.examined import Examined
 from uploadcore_s3.probe import SignedHttp
 from uploadcore_s3.signing import Credentials, QuerySigner
 from uploadcore_s3.threads import BoundedThreads
@@ -332,6 +333,7 @@ class S3Store(ABC):
             capabilities=self.capabilities,
             conditional_complete=configuration.conditional_complete,
             declares_object_size=configuration.declare_object_size,
+            region=opened.client.region,
         )
         async for finding in examine(examined, needs, apply=apply):
             yield finding

@@ -43,11 +43,13 @@ def s3_capabilities(s3_server: S3Server) -> StoreCapabilities:
     credentials = Credentials(s3_server.access_key, s3_server.secret_key)
     bucket = s3_server.new_bucket()
     signer = QuerySigner(s3_server.endpoint, bucket=bucket, region=s3_server.region)
-    found = Probe(SignedHttp(transport, signer, lambda: credentials, bucket=bucket), "probe").capabilities()
+    probe = Probe(SignedHttp(transport, signer, lambda: credentials, bucket=bucket), "probe")
+    found = probe.capabilities()
+    # An upload has one checksum of the whole, and what it declares decides which its parts take.
+    whole = max(found.object_checksums, default=None)
+    parts = probe.part_checksums(declared=whole)
     transport.close()
-    # An upload has one checksum of the whole, and its parts then have the same.
-    whole = frozenset(sorted(found.object_checksums, reverse=True)[:1])
-    return replace(found, object_checksums=whole, part_checksums=whole or found.part_checksums)
+    return replace(found, object_checksums=frozenset({whole} if whole else ()), part_checksums=parts)
 
 
 @pytest.fixture
