@@ -9,7 +9,8 @@ older than its time to live:
   to drop, is not used. By wall-clock time: processes whose clocks differ by a time to live share nothing.
 - What a call to the database has brought is dropped after two seconds: whoever stood still must not bring back what others have changed
   meanwhile, and whose marks in the cache have gone. Of a change, the copy before it is dropped instead.
-- A change the cache did not answer for is made known to it in the background (see `Invalidations`).
+- A change the cache did not answer for is made known to it in the background (see `Invalidations`); and so is one the database did not
+  answer for, or whose caller went away while it did: it may be made.
 - That there is no such file is remembered for five seconds at most, below every version: it hides no file that is born meanwhile.
 
 And those that keep the database from being asked: one read per record and process at a time, however many ask; a copy that is asked for
@@ -160,6 +161,18 @@ class CachedRecords(Generic[Record]):
                 self._invalidations.add(key, version, keep=self._ttl)
             else:
                 self._invalidations.settled(key, version)
+
+    def doubt(self, record: Record) -> None:
+        """A change of this record was begun, and nobody knows whether it is made: what was before it is not given out again.
+
+        Costs reads of the database, for ten seconds or so, where it was not made.
+
+        Args:
+            record: As it was before, by its version.
+        """
+        self._reading.pop(record.id, None)
+        if self._invalidations is not None:
+            self._invalidations.add(self._key(record.id), _version(record) + 1, keep=self._ttl)
 
     async def close(self) -> None:
         """Wait for the reads that nobody waits for."""

@@ -6,13 +6,14 @@ What is said about a file may be changed at any time, also while the outcome of 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from types import MappingProxyType
 
 from uploadcore.cached import Copies
 from uploadcore.config import UploadConfig
-from uploadcore.errors import VersionConflictError
+from uploadcore.errors import DatabaseUnavailableError, VersionConflictError
 from uploadcore.events import Event, EventType
 from uploadcore.file import Checksum, File, FileStatus, VerifiedBy
 from uploadcore.ports import Clock, Database, ObjectStore, StoredObject
@@ -55,8 +56,9 @@ class Recording:
             VersionConflictError: Somebody else was faster, or a condition does not hold.
         """
         began = self.clock.monotonic()
-        async with self.database.transaction(single=True) as tx:
-            saved = await tx.uploads.save(transition)
+        with self._in_doubt([transition.upload]):
+            async with self.database.transaction(single=True) as tx:
+                saved = await tx.uploads.save(transition)
         await self.copies.uploads.remember(saved, as_of=began)
         return saved
 
@@ -67,48 +69,66 @@ class Recording:
             VersionConflictError: Somebody else was faster, or holds its lease.
         """
         began = self.clock.monotonic()
-        async with self.database.transaction(single=True) as tx:
-            saved = await tx.files.save(file, lease=lease, lease_passed=lease_passed)
+        with self._in_doubt([file]):
+            async with self.database.transaction(single=True) as tx:
+                saved = await tx.files.save(file, lease=lease, lease_passed=lease_passed)
         await self.copies.files.remember(saved, as_of=began)
         return saved
 
     async def _record_completed(self, upload: Upload, found: StoredObject) -> Upload:
-        began = self.clock.monotonic()
-        async with self.database.transaction() as tx:
-            file = await existing_file(tx, upload.file_id)
-            if file.status in {FileStatus.DELETING, FileStatus.DELETED}:
-                saved = await tx.uploads.save(upload.integrity_failed(self.config.lease, Reason.FILE_DELETED))
-            else:
-                saved = await tx.uploads.save(upload.assembled())
-                if file.upload_id != upload.id:
-                    superseded = await existing_upload(tx, file.upload_id)
-                    if superseded.state is UploadState.COMPLETED:
-                        await tx.uploads.save(superseded.recheck(self.config.recheck_after))
-                checksum, verified_by = _vouched(upload, found)
-                file = await tx.files.save(
-                    file.becomes_available(
-                        upload_id=upload.id,
-                        address=upload.address,
-                        size=found.size,
-                        content_type=upload.content_type,
-                        checksum=checksum,
-                        verified_by=verified_by,
+        began, changing = self.clock.monotonic(), list[Upload | File]([upload])
+        with self._in_doubt(changing):
+            async with self.database.transaction() as tx:
+                file = await existing_file(tx, upload.file_id)
+                changing.append(file)
+                if file.status in {FileStatus.DELETING, FileStatus.DELETED}:
+                    saved = await tx.uploads.save(upload.integrity_failed(self.config.lease, Reason.FILE_DELETED))
+                else:
+                    saved = await tx.uploads.save(upload.assembled())
+                    if file.upload_id != upload.id:
+                        superseded = await existing_upload(tx, file.upload_id)
+                        if superseded.state is UploadState.COMPLETED:
+                            await tx.uploads.save(superseded.recheck(self.config.recheck_after))
+                    checksum, verified_by = _vouched(upload, found)
+                    file = await tx.files.save(
+                        file.becomes_available(
+                            upload_id=upload.id,
+                            address=upload.address,
+                            size=found.size,
+                            content_type=upload.content_type,
+                            checksum=checksum,
+                            verified_by=verified_by,
+                        )
                     )
-                )
-                await tx.quotas.release(upload.owner, size=upload.reserved_bytes)
+                    await tx.quotas.release(upload.owner, size=upload.reserved_bytes)
         await self._remember(saved, file, as_of=began)
         return saved
 
     async def _record_cleaned(self, upload: Upload) -> Upload:
-        began = self.clock.monotonic()
-        async with self.database.transaction() as tx:
-            saved = await tx.uploads.save(upload.cleaned(recheck_after=self.config.recheck_after))
-            file = await existing_file(tx, upload.file_id)
-            if file.status is FileStatus.UPLOADING and file.upload_id == upload.id:
-                file = await tx.files.save(file.fails())
-            await tx.quotas.release(upload.owner, size=upload.reserved_bytes)
+        began, changing = self.clock.monotonic(), list[Upload | File]([upload])
+        with self._in_doubt(changing):
+            async with self.database.transaction() as tx:
+                saved = await tx.uploads.save(upload.cleaned(recheck_after=self.config.recheck_after))
+                file = await existing_file(tx, upload.file_id)
+                changing.append(file)
+                if file.status is FileStatus.UPLOADING and file.upload_id == upload.id:
+                    file = await tx.files.save(file.fails())
+                await tx.quotas.release(upload.owner, size=upload.reserved_bytes)
         await self._remember(saved, file, as_of=began)
         return saved
+
+    @contextmanager
+    def _in_doubt(self, changing: Sequence[Upload | File]) -> Iterator[None]:
+        """Around a transaction that changes these: where its outcome stays unknown, it may be made, and their copies overtaken."""
+        try:
+            yield
+        except (asyncio.CancelledError, DatabaseUnavailableError):
+            for record in changing:
+                if isinstance(record, Upload):
+                    self.copies.uploads.doubt(record)
+                else:
+                    self.copies.files.doubt(record)
+            raise
 
     async def _remember(self, upload: Upload, file: File, *, as_of: float) -> None:
         await asyncio.gather(
@@ -117,20 +137,22 @@ class Recording:
 
     async def _record_deleted(self, file: File) -> File:
         began = self.clock.monotonic()
-        async with self.database.transaction() as tx:
-            deleted = await tx.files.save(file.is_deleted())
-            await tx.outbox.add(
-                Event(
-                    type=EventType.FILE_DELETED,
-                    owner=file.owner,
-                    upload_id=file.upload_id,
-                    file_id=file.id,
-                    id=f"{file.id}-deleted",
-                    data=MappingProxyType({"filename": file.name}),
+        with self._in_doubt([file]):
+            async with self.database.transaction() as tx:
+                # Uploads before their file, as everywhere: so that no two wait for each other.
+                upload = await existing_upload(tx, file.upload_id)
+                await tx.uploads.save(upload.recheck(self.config.recheck_after))
+                deleted = await tx.files.save(file.is_deleted())
+                await tx.outbox.add(
+                    Event(
+                        type=EventType.FILE_DELETED,
+                        owner=file.owner,
+                        upload_id=file.upload_id,
+                        file_id=file.id,
+                        id=f"{file.id}-deleted",
+                        data=MappingProxyType({"filename": file.name}),
+                    )
                 )
-            )
-            upload = await existing_upload(tx, file.upload_id)
-            await tx.uploads.save(upload.recheck(self.config.recheck_after))
         await self.copies.files.remember(deleted, as_of=began)
         return deleted
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -467,6 +468,86 @@ async def test_a_change_whose_caller_goes_away_before_the_cache_has_answered_is_
 
     assert await title(cached.core, file_id) == "new"
     assert await title(cached.another_core(), file_id) == "new"
+
+
+async def change_it(rig: Rig) -> str:
+    file_id = await available(rig)
+    rig.database.faults.fail("transaction", DatabaseUnavailableError("its answer was lost"), after_effect=True)
+    with pytest.raises(DatabaseUnavailableError):
+        await retitled(rig, file_id, "new")
+    return file_id
+
+
+async def complete_it(rig: Rig) -> str:
+    upload = await rig.sent()
+    rig.database.faults.pass_by("transaction")
+    rig.database.faults.fail("transaction", DatabaseUnavailableError("its answer was lost"), after_effect=True)
+    with pytest.raises(DatabaseUnavailableError):
+        await rig.complete(upload.id)
+    return upload.file_id
+
+
+async def abort_it(rig: Rig) -> str:
+    upload = await rig.begin()
+    rig.database.faults.pass_by("transaction")
+    rig.database.faults.fail("transaction", DatabaseUnavailableError("its answer was lost"), after_effect=True)
+    with pytest.raises(DatabaseUnavailableError):
+        await rig.abort(upload.id)
+    return upload.file_id
+
+
+async def delete_it(rig: Rig) -> str:
+    file_id = await available(rig)
+    rig.database.faults.pass_by("transaction")
+    rig.database.faults.fail("transaction", DatabaseUnavailableError("its answer was lost"), after_effect=True)
+    with suppress(DatabaseUnavailableError):
+        await rig.core.files.delete(file_id, owner=OWNER)
+    return file_id
+
+
+@pytest.mark.parametrize("happens", [change_it, complete_it, abort_it, delete_it])
+async def test_no_copy_stands_from_before_a_change_that_may_be_made(
+    cached: Rig, happens: Callable[[Rig], Awaitable[str]]
+) -> None:
+    file_id = await happens(cached)
+    file = cached.file(file_id)
+
+    for told in (False, True):
+        if told:
+            await cached.clock.until_asleep()
+            cached.after(seconds=0.1)
+            await until(lambda: has_told_all(cached))
+        for core in (cached.core, cached.another_core())[: 1 + told]:
+            assert await core.files._copies.get(file_id) == file
+            upload = await core.uploads._cached.get(file.upload_id)
+            assert upload is not None
+            assert upload.state is cached.upload(file.upload_id).state
+
+
+async def test_an_upload_whose_save_was_not_answered_for_is_read_again(cached: Rig) -> None:
+    upload = await cached.begin()
+    cached.database.faults.fail("transaction", DatabaseUnavailableError("its answer was lost"), after_effect=True)
+    with pytest.raises(DatabaseUnavailableError):
+        await cached.abort(upload.id)
+
+    assert await cached.core.uploads._cached.get(upload.id) == cached.upload(upload.id)
+
+
+async def test_a_change_whose_caller_goes_away_while_it_is_made_is_in_doubt(cached: Rig) -> None:
+    file_id = await available(cached)
+    held = cached.database.faults.hold("transaction")
+    update = asyncio.ensure_future(retitled(cached, file_id, "new"))
+    await held.reached.wait()
+    update.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await update
+
+    assert await reads(cached, file_id) == 1, "it was not made, as it happens"
+    assert await title(cached.core, file_id) == ""
+
+
+async def test_without_a_cache_nothing_is_in_doubt(rig: Rig) -> None:
+    assert await title(rig.core, await change_it(rig)) == "new"
 
 
 # --- what is not there --------------------------------------------------------------------------------------------
