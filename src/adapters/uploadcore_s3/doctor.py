@@ -41,7 +41,7 @@ async def examine(examined: Examined, needs: Needs, *, apply: bool) -> AsyncIter
     if not is_reached:
         yield Finding("store", Verdict.NOTE, "the rest was not looked at: the bucket is out of reach")
         return
-    async for finding in _permissions(examined, needs):
+    for finding in await _permissions(examined, needs):
         yield finding
     examined = replace(examined, sent_headers=examined.sent_headers | await _sent_with_puts(examined))
     for look in (_identities, origins, lifecycle, _enforcement):
@@ -138,12 +138,11 @@ def _skew(skew: timedelta) -> Finding:
 # --- permissions --------------------------------------------------------------------------------------------------
 
 
-async def _permissions(examined: Examined, needs: Needs) -> AsyncIterator[Finding]:
-    """Every call there is, made as the service makes it, one by one."""
+async def _permissions(examined: Examined, needs: Needs) -> list[Finding]:
+    """Every call there is, made as the service makes it, one by one. What they leave goes, also where the visit is broken off."""
     trial = _Trial(examined, f"{needs.key_prefix}/doctor/{token_hex(8)}")
     try:
-        async for finding in _tried(trial, needs, can_put=examined.capabilities.conditional_put):
-            yield finding
+        return [finding async for finding in _tried(trial, needs, can_put=examined.capabilities.conditional_put)]
     finally:
         await trial.clean_up()
 
@@ -195,8 +194,10 @@ async def _sent_with_puts(examined: Examined) -> set[str]:
     names = {f"x-amz-checksum-{algorithm}" for algorithm in algorithms}
     if examined.capabilities.conditional_put:
         address = Address(examined.store.bucket, "doctor")
-        signed = await examined.store.presign_put(address, Part(1, 0, 1), _HEADERS, checksum=None, expires_in=_MINUTE)
-        names |= {name.lower() for name in signed.headers}
+        with suppress(UploadCoreError):  # that it can't be signed is a finding already
+            part = Part(1, 0, 1)
+            signed = await examined.store.presign_put(address, part, _HEADERS, checksum=None, expires_in=_MINUTE)
+            names |= {name.lower() for name in signed.headers}
     return names
 
 

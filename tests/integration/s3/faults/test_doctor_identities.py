@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -9,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.s3.faults.scripted import Answer, Call, ScriptedS3, document, error
-from tests.integration.s3.faults.stores import ALL, Bench
+from tests.integration.s3.faults.scripted import Answer, Call, ScriptedS3, document, error, hangs
+from tests.integration.s3.faults.stores import ALL, Bench, until
 from tests.integration.s3.faults.test_doctor import NEEDS, ORIGIN, Rules, findings, lifecycle, rule
 from uploadcore.diagnosis import Needs, Verdict
 from uploadcore.file import ChecksumAlgorithm
@@ -116,6 +117,18 @@ async def test_a_put_that_is_refused_is_found_where_one_would_be_sent(
     far.always("put", lambda call: refused.pop() if refused and "if-none-match" in call.headers else call.effect())
 
     assert (await findings(bench))["store.permission.put_object"].verdict is Verdict.FAILED
+
+
+async def test_a_visit_that_is_broken_off_leaves_nothing(bench: Bench, far: ScriptedS3) -> None:
+    far.always("list_parts", hangs)
+    visit = asyncio.ensure_future(findings(bench))
+    await until(lambda: far.in_flight["list_parts"] == 1)
+    assert far.multiparts
+    visit.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await visit
+
+    assert not far.multiparts
 
 
 # --- rules of the bucket ----------------------------------------------------------------------------------------------
