@@ -326,7 +326,7 @@ class Outbox(Protocol):
         """It has not: count the attempt, and let it be claimed again after a while."""
 
     async def purge(self, *, older_than: timedelta) -> int:
-        """Drop events delivered longer ago than that; how many."""
+        """Drop events delivered longer ago than that, a bounded number at a time (10,000, say); how many. What is left is for the next call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,7 +346,7 @@ class IdempotencyRecords(Protocol):
         """Write the record unless one younger than `kept` stands; return the one that stands."""
 
     async def purge(self, *, older_than: timedelta) -> int:
-        """Drop records older than that; how many."""
+        """Drop records older than that, a bounded number at a time (10,000, say); how many. What is left is for the next call."""
 
 
 class QuotaRecords(Protocol):

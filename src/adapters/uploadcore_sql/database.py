@@ -130,7 +130,10 @@ class SqlDatabase:
         return self._backend.transaction(single=single)
 
     def reader(self, *, single: bool = False) -> AbstractAsyncContextManager[Transaction]:
-        """One consistent view: the database as it was at the first read. Writing through it fails."""
+        """One consistent view: the database as it was at the first read.
+
+        Nothing is to be written through it. That fails, on PostgreSQL except with `single`, which begins no transaction that could forbid it.
+        """
         return self._backend.reader(single=single)
 
     async def installation_id(self) -> str:

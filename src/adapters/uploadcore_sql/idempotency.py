@@ -15,6 +15,9 @@ from uploadcore_sql.tables import idempotency_keys
 
 __all__ = ["SqlIdempotency"]
 
+PURGED_AT_ONCE = 10_000
+"""Rows one purge drops: a fraction of a second of a server's time, far below what ends a statement. Sweeps come again and again."""
+
 _c = idempotency_keys.c
 
 
@@ -39,8 +42,14 @@ _OLD = (
     .with_for_update(
         skip_locked=True
     )  # another process is dropping them; on SQLite there is none, and this says nothing
+    .limit(bindparam("limit_", type_=BigInteger))
 )
-_PURGE = delete(idempotency_keys).where(tuple_(_c.owner, _c.key).in_(_OLD))
+# A CTE, which PostgreSQL evaluates once: as a subquery with a limit it may be run again for each row, and drop more than that.
+_dropped = _OLD.cte("dropped")
+_PURGE = {
+    "sqlite": delete(idempotency_keys).where(tuple_(_c.owner, _c.key).in_(_OLD)),
+    "postgresql": delete(idempotency_keys).where(_c.owner == _dropped.c.owner, _c.key == _dropped.c.key),
+}
 
 
 class SqlIdempotency:
@@ -56,7 +65,7 @@ class SqlIdempotency:
         return await self._run(_claim, record, kept)
 
     async def purge(self, *, older_than: timedelta) -> int:
-        """Drop records older than that; how many."""
+        """Drop records older than that, `PURGED_AT_ONCE` at most; how many."""
         return await self._run(_purge, older_than)
 
 
@@ -75,4 +84,5 @@ def _claim(connection: Connection, record: IdempotencyRecord, kept: timedelta) -
 
 
 def _purge(connection: Connection, older_than: timedelta) -> int:
-    return connection.execute(_PURGE, {"older_than": to_microseconds(older_than)}).rowcount
+    values = {"older_than": to_microseconds(older_than), "limit_": PURGED_AT_ONCE}
+    return connection.execute(_PURGE[connection.dialect.name], values).rowcount

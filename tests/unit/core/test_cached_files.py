@@ -550,6 +550,21 @@ async def test_without_a_cache_nothing_is_in_doubt(rig: Rig) -> None:
     assert await title(rig.core, await change_it(rig)) == "new"
 
 
+async def test_a_read_that_is_cancelled_is_forgotten(cached: Rig) -> None:
+    file_id = await available(cached)
+    the_cache(cached).flush()
+    held = cached.database.faults.hold("reader")
+    waiting = asyncio.ensure_future(title(cached.core, file_id))
+    await held.reached.wait()
+    ((_, reading),) = cached.core.files._copies._reading.values()
+
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+    assert await reads(cached, file_id) == 1
+
+
 # --- what is not there --------------------------------------------------------------------------------------------
 
 
