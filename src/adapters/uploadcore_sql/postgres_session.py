@@ -58,10 +58,12 @@ class Underway:
     async def stop(self) -> None:
         """Let no statement begin, finish what is ending, cut what is open: the server rolls it back."""
         self.is_closed = True
-        await asyncio.gather(*self._ending, return_exceptions=True)
-        for connection in list(self._lent):
-            with map_exceptions():
-                await connection.invalidate()
+        while self._ending or self._lent:  # whoever is cut begins to end
+            await asyncio.gather(*self._ending, return_exceptions=True)
+            for connection in list(self._lent):
+                self._lent.discard(connection)
+                with map_exceptions():
+                    await connection.invalidate()
 
     def _ended(self, end: asyncio.Future[None]) -> None:
         self._ending.discard(end)
@@ -89,8 +91,14 @@ class PostgresSession(AbstractAsyncContextManager[SqlTransaction]):
     async def __aenter__(self) -> SqlTransaction:
         self._underway.refuse_if_closed()
         with map_exceptions():
-            self._connection = await self._engine.connect()
-        self._underway.lend(self._connection)
+            connection = await self._engine.connect()
+        if self._underway.is_closed:  # meanwhile: nobody else would cut it any more
+            with map_exceptions():
+                await connection.invalidate()
+            await _give_back(connection)
+        self._underway.refuse_if_closed()
+        self._connection = connection
+        self._underway.lend(connection)
         return SqlTransaction(self.run)
 
     async def run(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 from sqlalchemy import event, text
 from sqlalchemy.engine import Connection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from tests.servers.postgres import PostgresServer
 from uploadcore.errors import DatabaseUnavailableError, InvalidRequestError, QuotaExceededError, VersionConflictError
@@ -375,6 +376,35 @@ async def test_who_waits_too_long_for_a_connection_is_told(impatient: SqlDatabas
                 async with impatient.transaction(single=single) as tx:
                     await tx.uploads.get("a")
     assert not await has(impatient, "a")
+
+
+@pytest.mark.parametrize("is_reader", [False, True])
+async def test_who_was_still_connecting_when_it_was_closed_is_refused(
+    emptied: SqlDatabase, admin: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, is_reader: bool
+) -> None:
+    connecting, let_go = asyncio.Event(), asyncio.Event()
+    begin = AsyncEngine.connect
+
+    async def slowly(engine: AsyncEngine) -> AsyncConnection:
+        connection = await begin(engine)
+        connecting.set()
+        await let_go.wait()
+        return connection
+
+    monkeypatch.setattr(AsyncEngine, "connect", slowly)
+
+    async def enter() -> None:
+        async with emptied.reader() if is_reader else emptied.transaction():
+            pytest.fail("it was let in")
+
+    entering = asyncio.create_task(enter())
+    await connecting.wait()
+    await emptied.close()
+    let_go.set()
+    with pytest.raises(DatabaseUnavailableError, match="is closed"):
+        await entering
+    while await sessions(admin, "%"):  # noqa: ASYNC110 - a server tells nobody
+        await asyncio.sleep(0)
 
 
 async def test_close_cuts_what_is_open_and_leaves_no_connection(
