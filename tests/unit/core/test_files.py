@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from typing import Any, cast
 
 import pytest
 
@@ -216,3 +217,27 @@ async def test_a_file_that_changes_while_it_is_to_be_deleted_is_a_conflict(rig: 
     with pytest.raises(VersionConflictError):
         await deleting
     assert (await rig.core.files.get(second.file_id, owner=OWNER)).status is FileStatus.AVAILABLE
+
+
+async def test_a_deletion_changes_the_upload_before_its_file_as_the_other_outcomes_do(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or one that completes and one that deletes could wait for each other."""
+    file_id = (await rig.completed()).upload.file_id
+    order: list[str] = []
+    async with rig.database.inner.reader() as tx:
+        kinds = {"upload": type(tx.uploads), "file": type(tx.files)}
+    for name, kind in kinds.items():
+
+        def noting(save: Any, name: str = name) -> Any:
+            async def noted(self: Any, *arguments: Any, **options: Any) -> Any:
+                order.append(name)
+                return await save(self, *arguments, **options)
+
+            return noted
+
+        monkeypatch.setattr(kind, "save", noting(cast("Any", kind).save))
+
+    await rig.core.files.delete(file_id, owner=OWNER)
+
+    assert order == ["file", "upload", "file"], "the first is alone in its transaction"
