@@ -150,7 +150,7 @@ def test_a_terminal_shows_progress(service: Service, blob: Callable[..., Path]) 
 def test_after_kill_9_of_the_uploader_the_same_command_goes_on(
     service: Service, blob: Callable[..., Path], tmp_path: Path
 ) -> None:
-    path = blob(32 * MIB)
+    path = blob(96 * MIB)
     Interrupted(service, path, signal.SIGKILL)
 
     printed = service.upload(path)
@@ -165,7 +165,7 @@ def test_after_kill_9_of_the_uploader_the_same_command_goes_on(
 def test_ctrl_c_says_which_command_goes_on_and_that_command_does(
     service: Service, blob: Callable[..., Path], tmp_path: Path
 ) -> None:
-    path = blob(32 * MIB)
+    path = blob(96 * MIB)
 
     stopped = Interrupted(service, path, signal.SIGINT)
 
@@ -181,7 +181,7 @@ def test_ctrl_c_says_which_command_goes_on_and_that_command_does(
 
 
 def test_resume_alone_goes_on_with_all_that_is_unfinished(service: Service, blob: Callable[..., Path]) -> None:
-    Interrupted(service, blob(32 * MIB), signal.SIGKILL)
+    Interrupted(service, blob(96 * MIB), signal.SIGKILL)
 
     status, out, _ = finished(service, "resume", "--json")
 
@@ -193,7 +193,7 @@ def test_resume_alone_goes_on_with_all_that_is_unfinished(service: Service, blob
 def test_without_its_journal_an_upload_is_found_by_the_servers_record(
     service: Service, blob: Callable[..., Path], tmp_path: Path
 ) -> None:
-    path = blob(32 * MIB)
+    path = blob(96 * MIB)
     Interrupted(service, path, signal.SIGKILL)
     for journal in (service.folder / "state").iterdir():
         journal.unlink()
@@ -225,7 +225,7 @@ def test_an_upload_outlives_kill_9_of_the_server(tmp_path: Path, blob: Callable[
 
 
 def test_abort_gives_an_upload_up(service: Service, blob: Callable[..., Path]) -> None:
-    Interrupted(service, blob(32 * MIB), signal.SIGKILL)
+    Interrupted(service, blob(96 * MIB), signal.SIGKILL)
     (open_upload,) = service.open_uploads()
 
     status, out, _ = finished(service, "abort", open_upload)

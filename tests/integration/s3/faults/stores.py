@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 def make_store(sdk: str, endpoint: str, **options: Any) -> S3ObjectStore | MinioObjectStore:
     """A store that waits for seconds where it would wait for minutes."""
-    options.setdefault("timeouts", Timeouts(connect=2.0, call=5.0, retries=0.4, completion=10.0))
+    options.setdefault("timeouts", Timeouts(connect=2.0, call=5.0, retries=0.6, completion=10.0))
     options.setdefault("region", "us-east-1")
     options.setdefault("capabilities", ALL)
     options.setdefault("part_size_min", 1)

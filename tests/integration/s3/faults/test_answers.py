@@ -59,8 +59,13 @@ PASSING: dict[str, Script] = {
 @EACH
 @pytest.mark.parametrize("script", PASSING.values(), ids=PASSING)
 async def test_what_passes_is_asked_again(
-    bench: Bench, far: ScriptedS3, operation: str, call: Callable[[Bench], Awaitable[object]], script: Script
+    bench_of: Callable[..., Any],
+    far: ScriptedS3,
+    operation: str,
+    call: Callable[[Bench], Awaitable[object]],
+    script: Script,
 ) -> None:
+    bench: Bench = await bench_of(timeouts=Timeouts(retries=10.0))
     await bench.begin()
     far.script(operation, script)
 
