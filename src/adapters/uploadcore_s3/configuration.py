@@ -33,7 +33,6 @@ integrity for data uploads" (full-object CRC64NVME; a part's checksum has the up
 SWIFT = StoreCapabilities(
     conditional_put=True,
     repeatable_complete=True,
-    concurrent_complete=True,
     list_by_prefix=True,
     part_checksums=frozenset({ChecksumAlgorithm.CRC64NVME, ChecksumAlgorithm.CRC32C, ChecksumAlgorithm.SHA256}),
 )
