@@ -38,7 +38,9 @@ async def test_what_the_suite_takes_the_store_for_is_what_it_does(store: Store, 
 
     assert not [finding for finding in found if finding.verdict is Verdict.FAILED]
     unused = {finding.check.rpartition(".")[2] for finding in found if finding.verdict is Verdict.NOTE}
-    assert not unused & {name for name in StoreCapabilities.__dataclass_fields__ if name != "capabilities"}
+    # What one race shows of `concurrent_complete` differs from run to run: that one is for an operator to say.
+    tried = set(StoreCapabilities.__dataclass_fields__) - {"concurrent_complete"}
+    assert not unused & tried
     client = s3_server.client()
     assert not client.list_objects_v2(Bucket=store.bucket).get("Contents"), "nothing is left behind"
     assert not client.list_multipart_uploads(Bucket=store.bucket).get("Uploads")
