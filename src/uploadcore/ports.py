@@ -261,8 +261,13 @@ class FileRecords(Protocol):
     async def add(self, file: File) -> File:
         """Insert; return it with `created_at` and `updated_at` set. `version` stays 0."""
 
-    async def get(self, file_id: str) -> File | None:
-        """The file, whoever owns it: the caller compares the owner."""
+    async def get(self, file_id: str, *, hold: bool = False) -> File | None:
+        """The file, whoever owns it: the caller compares the owner.
+
+        Args:
+            file_id: Which file.
+            hold: In a transaction: nobody else changes it until this one ends, so that it can be saved as it was read.
+        """
 
     async def save(self, file: File, *, lease: timedelta | None = None, lease_passed: bool = False) -> File:
         """Update where `file.version` still stands; return it with the next version and `updated_at`.

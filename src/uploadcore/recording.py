@@ -1,19 +1,19 @@
 """The outcome of what was done at the store, in the database and in the copies: each in one transaction, then written through.
 
-What is said about a file may be changed at any time, also while the outcome of its upload is recorded; that is then done once more.
+What is said about a file may be changed at any time: whoever records the outcome of its upload holds the file meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from types import MappingProxyType
 
 from uploadcore.cached import Copies
 from uploadcore.config import UploadConfig
-from uploadcore.errors import DatabaseUnavailableError, VersionConflictError
+from uploadcore.errors import DatabaseUnavailableError
 from uploadcore.events import Event, EventType
 from uploadcore.file import Checksum, File, FileStatus, VerifiedBy
 from uploadcore.ports import Clock, Database, ObjectStore, StoredObject
@@ -21,10 +21,7 @@ from uploadcore.records import existing_file, existing_upload
 from uploadcore.states import UploadState
 from uploadcore.upload import Expected, Reason, Transition, Upload
 
-__all__ = ["Recording", "again", "contradicts", "expected_of"]
-
-FILE_ATTEMPTS = 5
-"""How often an outcome is recorded anew because its file was changed meanwhile; then the sweeper does it."""
+__all__ = ["Recording", "contradicts", "expected_of"]
 
 
 class Recording:
@@ -79,7 +76,7 @@ class Recording:
         began, changing = self.clock.monotonic(), list[Upload | File]([upload])
         with self._in_doubt(changing):
             async with self.database.transaction() as tx:
-                file = await existing_file(tx, upload.file_id)
+                file = await existing_file(tx, upload.file_id, hold=True)
                 changing.append(file)
                 if file.status in {FileStatus.DELETING, FileStatus.DELETED}:
                     saved = await tx.uploads.save(upload.integrity_failed(self.config.lease, Reason.FILE_DELETED))
@@ -109,7 +106,7 @@ class Recording:
         with self._in_doubt(changing):
             async with self.database.transaction() as tx:
                 saved = await tx.uploads.save(upload.cleaned(recheck_after=self.config.recheck_after))
-                file = await existing_file(tx, upload.file_id)
+                file = await existing_file(tx, upload.file_id, hold=True)
                 changing.append(file)
                 if file.status is FileStatus.UPLOADING and file.upload_id == upload.id:
                     file = await tx.files.save(file.fails())
@@ -155,17 +152,6 @@ class Recording:
                 )
         await self.copies.files.remember(deleted, as_of=began)
         return deleted
-
-
-async def again(record: Callable[[], Awaitable[Upload]]) -> Upload:
-    """Record an outcome, once more where only what is said about the file has changed meanwhile: that may be at any time."""
-    for _ in range(FILE_ATTEMPTS - 1):
-        try:
-            return await record()
-        except VersionConflictError as exc:
-            if exc.file_id is None or exc.upload_id is not None:
-                raise
-    return await record()
 
 
 def expected_of(upload: Upload) -> Expected:

@@ -28,13 +28,13 @@ async def existing_upload(tx: Transaction, upload_id: str) -> Upload:
     return upload
 
 
-async def existing_file(tx: Transaction, file_id: str) -> File:
-    """The file of this id, whoever owns it.
+async def existing_file(tx: Transaction, file_id: str, *, hold: bool = False) -> File:
+    """The file of this id, whoever owns it; `hold`: nobody else changes it until the transaction ends.
 
     Raises:
         NoSuchFileError: There is none.
     """
-    file = await tx.files.get(file_id) if ID.fullmatch(file_id) else None
+    file = await tx.files.get(file_id, hold=hold) if ID.fullmatch(file_id) else None
     if file is None:
         raise NoSuchFileError(file_id=file_id)
     return file

@@ -27,7 +27,7 @@ from uploadcore.errors import (
 from uploadcore.file import Checksum, File
 from uploadcore.plan import PartLedger, StoredPart
 from uploadcore.ports import MARKER, ObjectHeaders, StoredObject
-from uploadcore.recording import Recording, again, contradicts, expected_of
+from uploadcore.recording import Recording, contradicts, expected_of
 from uploadcore.states import UploadState
 from uploadcore.upload import Address, Strategy, Transition, Upload
 
@@ -204,7 +204,7 @@ class UploadSteps(Recording):
         """Record what stands under the key: the whole, or something else."""
         if _is_whole(held.upload, found):
             async with held.lock:
-                held.upload = await again(lambda: self._record_completed(held.upload, found))
+                held.upload = await self._record_completed(held.upload, found)
         else:
             await self._advance(held, lambda upload: upload.integrity_failed(self.config.lease))
         if held.upload.state is UploadState.ABORTING:
@@ -296,7 +296,7 @@ class UploadSteps(Recording):
             clean = False
         if not clean:
             return await self.save(upload.lease_given_up())
-        return await again(lambda: self._record_cleaned(upload))
+        return await self._record_cleaned(upload)
 
     async def wipe(self, upload: Upload) -> bool:
         """Make the store forget an upload and its object; whether it shows nothing of them any more.

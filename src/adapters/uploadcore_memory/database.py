@@ -223,7 +223,8 @@ class _Files:
         self._tables.files[file.id] = added
         return added
 
-    async def get(self, file_id: str) -> File | None:
+    async def get(self, file_id: str, *, hold: bool = False) -> File | None:
+        del hold  # there is one writer at a time
         return self._tables.files.get(file_id)
 
     async def save(self, file: File, *, lease: timedelta | None = None, lease_passed: bool = False) -> File:

@@ -59,6 +59,7 @@ _INSERT = (
     .returning(_c.created_at, _c.updated_at)
 )
 _GET = _READ.where(_c.id == bindparam("id_"))
+_HOLD = _GET.with_for_update(of=files)  # SQLite has one writer at a time, and no words for this
 _DUE = (
     _READ.where(_c.status == FileStatus.DELETING.value, _c.lease_until <= database_now())
     .order_by(_c.lease_until)
@@ -86,9 +87,9 @@ class SqlFiles:
         """Insert; return it as it is now. Raises `VersionConflictError` where its id is there already."""
         return await self._run(_add, file)
 
-    async def get(self, file_id: str) -> File | None:
-        """The file, whoever owns it."""
-        return await self._run(_get, file_id)
+    async def get(self, file_id: str, *, hold: bool = False) -> File | None:
+        """The file, whoever owns it; `hold`: nobody else changes it until this transaction ends."""
+        return await self._run(_get, file_id, hold)
 
     async def save(self, file: File, *, lease: timedelta | None = None, lease_passed: bool = False) -> File:
         """Update where `file.version` still stands; return it as it is now."""
@@ -125,8 +126,8 @@ def _add(connection: Connection, file: File) -> File:
 
 
 @one_statement
-def _get(connection: Connection, file_id: str) -> File | None:
-    row = connection.execute(_GET, {"id_": file_id}).one_or_none()
+def _get(connection: Connection, file_id: str, hold: bool) -> File | None:
+    row = connection.execute(_HOLD if hold else _GET, {"id_": file_id}).one_or_none()
     return None if row is None else _file(row)
 
 

@@ -53,6 +53,23 @@ class FileRecordsContract:
         assert replace(added, created_at=None, updated_at=None) == make_file("f")
         assert await stored_file(database, "f") == added
 
+    async def test_one_that_is_held_can_be_saved_as_it_was_read_however_many_change_it(
+        self, database: Database
+    ) -> None:
+        await added_file(database, make_file("f"))
+
+        async def label(number: int) -> None:
+            async with database.transaction() as tx:
+                file = await tx.files.get("f", hold=True)
+                assert file is not None
+                await tx.files.save(replace(file, labels=(*file.labels, str(number))))
+
+        await asyncio.gather(*(label(number) for number in range(8)))
+
+        changed = await stored_file(database, "f")
+        assert changed is not None
+        assert sorted(changed.labels) == [str(number) for number in range(8)]
+
     async def test_a_file_never_added_is_unknown(self, database: Database) -> None:
         await added_file(database, make_file("f"))
         for unknown in ("g", "F", "", "f%"):
