@@ -76,7 +76,14 @@ async def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
 async def test_every_default_opens_in_a_folder_of_its_own(tmp_path: Path) -> None:
     settings = load_settings(
-        data_dir=tmp_path / "data", key_prefix="mine", url_lifetime="5m", file_cache_ttl="7", max_open_uploads=1
+        data_dir=tmp_path / "data",
+        key_prefix="mine",
+        url_lifetime="5m",
+        file_cache_ttl="7",
+        max_open_uploads=1,
+        lease="3s",
+        sweep_interval="1m",
+        relay_interval="0.5",
     )
 
     async with open_app(settings) as app:
@@ -85,6 +92,9 @@ async def test_every_default_opens_in_a_folder_of_its_own(tmp_path: Path) -> Non
         assert app.core.config.key_prefix == "mine"
         assert app.core.config.url_lifetime == timedelta(minutes=5)
         assert app.core.config.file_cache_ttl == timedelta(seconds=7)
+        assert (app.core.config.lease, app.core.config.lease_renewal) == (timedelta(seconds=3), timedelta(seconds=1))
+        assert app.core.config.sweep_interval == timedelta(minutes=1)
+        assert app.core.config.relay_interval == timedelta(seconds=0.5)
 
     assert (tmp_path / "data" / "uploadcore.db").exists()
     assert (tmp_path / "data" / "files").is_dir()

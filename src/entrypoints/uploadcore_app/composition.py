@@ -68,6 +68,10 @@ def _config(settings: Settings) -> UploadConfig:
         url_lifetime=settings.url_lifetime,
         upload_lifetime=settings.upload_lifetime,
         file_cache_ttl=settings.file_cache_ttl,
+        lease=settings.lease,
+        lease_renewal=settings.lease / 3,
+        sweep_interval=settings.sweep_interval,
+        relay_interval=settings.relay_interval,
     )
 
 

@@ -78,6 +78,9 @@ class Settings(BaseSettings):
         cors_origins: Origins of browser applications.
         max_in_flight: Requests served at a time, beyond which the answer is 503.
         drain_delay: How long serving goes on after SIGTERM while load balancers notice.
+        lease: How long an instance's claim on an upload stands unless renewed; a dead one's work is taken over after it.
+        sweep_interval: Pause between passes of the sweeper.
+        relay_interval: Longest pause between passes of the relay.
         log_format: `json`, `console`, or `auto`: console on a terminal.
         log_level: Least level logged; `warning` leaves the line per request out.
     """
@@ -112,6 +115,11 @@ class Settings(BaseSettings):
     cors_origins: Words = ()
     max_in_flight: int = Field(default=1_000, ge=1)
     drain_delay: Duration = Field(default=timedelta(seconds=5), ge=timedelta(0), le=timedelta(minutes=10))
+    lease: Duration = Field(default=timedelta(seconds=30), ge=timedelta(seconds=1), le=timedelta(hours=1))
+    sweep_interval: Duration = Field(
+        default=timedelta(seconds=60), ge=timedelta(milliseconds=100), le=timedelta(hours=1)
+    )
+    relay_interval: Duration = Field(default=timedelta(seconds=1), ge=timedelta(milliseconds=10), le=timedelta(hours=1))
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
