@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import quote, urlsplit
 
+from limits import parse_many
 from pydantic import BeforeValidator, ByteSize, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -77,6 +78,7 @@ class Settings(BaseSettings):
         metrics_token: Bearer token for `/metrics` from elsewhere than loopback.
         cors_origins: Origins of browser applications.
         max_in_flight: Requests served at a time, beyond which the answer is 503.
+        rate_limit: How often one owner may ask the API, such as `100/second`; any number of times by default.
         drain_delay: How long serving goes on after SIGTERM while load balancers notice.
         lease: How long an instance's claim on an upload stands unless renewed; a dead one's work is taken over after it.
         sweep_interval: Pause between passes of the sweeper.
@@ -114,6 +116,7 @@ class Settings(BaseSettings):
     metrics_token: SecretStr | None = Field(default=None, min_length=16)
     cors_origins: Words = ()
     max_in_flight: int = Field(default=1_000, ge=1)
+    rate_limit: str | None = None
     drain_delay: Duration = Field(default=timedelta(seconds=5), ge=timedelta(0), le=timedelta(minutes=10))
     lease: Duration = Field(default=timedelta(seconds=30), ge=timedelta(seconds=1), le=timedelta(hours=1))
     sweep_interval: Duration = Field(
@@ -140,6 +143,17 @@ class Settings(BaseSettings):
             parts = urlsplit(origin)
             if origin != f"{parts.scheme}://{parts.netloc}" or parts.scheme not in {"http", "https"}:
                 raise ValueError(f"{origin!r} is not an origin such as https://app.example.com (no path, no wildcard)")
+        return value
+
+    @field_validator("rate_limit")
+    @classmethod
+    def _is_rate_limit(cls, value: str | None) -> str | None:
+        try:
+            is_usable = value is None or all(item.amount > 0 for item in parse_many(value))
+        except ValueError:
+            is_usable = False
+        if not is_usable:
+            raise ValueError("is a number and a time such as 100/second or 5000/hour, several with ; between")
         return value
 
     @field_validator("auth_jwt_key")

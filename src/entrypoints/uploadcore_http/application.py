@@ -28,6 +28,7 @@ from uploadcore_http.logs import log_request, request_log
 from uploadcore_http.metrics import Metrics
 from uploadcore_http.openapi import ApiDocument
 from uploadcore_http.operations import OPERATION_ROUTES, Health, MetricsAccess
+from uploadcore_http.rate_limit import RateLimit
 from uploadcore_http.requests import ApiRequest
 from uploadcore_http.responses import BytesResponse
 from uploadcore_http.shortcut import Shortcut
@@ -48,6 +49,7 @@ def create_asgi(
     cors_origins: Collection[str] = (),
     metrics_token: str | None = None,
     max_in_flight: int = 1_000,
+    rate_limit: str | None = None,
     logs_requests: bool = False,
 ) -> AsgiApp:
     """The service as an ASGI application to mount in another, for a core which that other opens and closes.
@@ -62,6 +64,7 @@ def create_asgi(
         cors_origins: Origins of browser applications.
         metrics_token: Bearer token for `/metrics` from elsewhere than loopback.
         max_in_flight: Requests served at a time, beyond which the answer is 503.
+        rate_limit: How often one owner may ask, such as `100/second`, beyond which the answer is 429.
         logs_requests: Whether each request is a line in the log; by default that is the host's business.
 
     Example:
@@ -85,6 +88,7 @@ def create_asgi(
         public_url=public_url,
         cors_origins=cors_origins,
         max_in_flight=max_in_flight,
+        rate_limit=None if rate_limit is None else RateLimit(rate_limit),
         log_request=log_request if logs_requests else None,
     )
 
@@ -129,6 +133,7 @@ def create_app(settings: Settings, container: Container | None = None) -> Litest
         public_url=settings.public_url,
         cors_origins=settings.cors_origins,
         max_in_flight=settings.max_in_flight,
+        rate_limit=None if settings.rate_limit is None else RateLimit(settings.rate_limit),
         log_request=request_log(settings.log_format, settings.log_level),
     )
     # Around Litestar's own handler, not among its middleware: those see no request that matches no route.

@@ -26,6 +26,7 @@ from uploadcore_http.links import Links
 from uploadcore_http.logs import RequestLine, RequestLog
 from uploadcore_http.metrics import Metrics
 from uploadcore_http.problems import RouteNotFoundError, UnauthenticatedError
+from uploadcore_http.rate_limit import RateLimit
 
 __all__ = ["Edge", "request_id_of"]
 
@@ -62,6 +63,7 @@ class Edge:
         public_url: Where clients reach the application; `None`: as they reached it with this request.
         cors_origins: Origins of browser applications.
         max_in_flight: Requests served at a time; more are told to come back.
+        rate_limit: How often one caller may ask the API; `None`: as often as they like.
         log_request: Writes the line each request has in the log; `None`: it has none.
     """
 
@@ -76,6 +78,7 @@ class Edge:
         public_url: str | None = None,
         cors_origins: Collection[str] = (),
         max_in_flight: int = 1_000,
+        rate_limit: RateLimit | None = None,
         log_request: RequestLog | None = None,
     ) -> None:
         self._app = app
@@ -86,6 +89,7 @@ class Edge:
         self._public_links = None if public_url is None else Links(public_url)
         self._max_in_flight = max_in_flight
         self._in_flight = 0  # without the bodies of files, which take as long as they take
+        self._rate_limit = rate_limit
         self._log_request = log_request
         self._served: Any = self._serve
         if (
@@ -173,6 +177,8 @@ class Edge:
                 scope["user"] = principal
             elif not _may_be_anybody(scope):
                 raise UnauthenticatedError
+            if self._rate_limit is not None:
+                self._rate_limit.admit(scope, principal)
 
     def _request_id(self, scope: Scope) -> str:
         """The caller's id for this request if it is a plain one, else one of our own."""

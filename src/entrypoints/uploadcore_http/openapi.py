@@ -24,9 +24,9 @@ _PATH_PARAMETER = re.compile(r"\{(\w+):str\}")
 _REF = "#/components/schemas/{name}"
 _ALWAYS = ("internal", "overloaded")
 """Codes any operation may answer with, whatever it does."""
-_OF_OWNERS = ("unauthenticated", "forbidden", "database_unavailable")
+_OF_OWNERS = ("unauthenticated", "forbidden", "rate_limited", "database_unavailable")
 """Codes any operation for an owner may answer with."""
-_RETRIED = frozenset({"upload_busy", "store_unavailable", "database_unavailable", "overloaded"})
+_RETRIED = frozenset({"upload_busy", "store_unavailable", "database_unavailable", "overloaded", "rate_limited"})
 
 
 def documented(handlers: Iterable[HTTPRouteHandler]) -> Iterator[tuple[str, str, Operation]]:

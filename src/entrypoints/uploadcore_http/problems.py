@@ -25,6 +25,7 @@ __all__ = [
     "MethodNotAllowedError",
     "PartRange",
     "Problem",
+    "RateLimitedError",
     "RouteNotFoundError",
     "UnauthenticatedError",
     "UnexpectedError",
@@ -54,6 +55,7 @@ STATUS: dict[str, int] = {
     "part_out_of_range": 422,
     "idempotency_mismatch": 422,
     "checksum_mismatch": 422,
+    "rate_limited": 429,
     "internal": 500,
     "store_unavailable": 503,
     "database_unavailable": 503,
@@ -81,6 +83,7 @@ TITLES: dict[str, str] = {
     "part_out_of_range": "No such part",
     "idempotency_mismatch": "Idempotency key used for another request",
     "checksum_mismatch": "Checksums differ",
+    "rate_limited": "Too many requests",
     "internal": "Something went wrong here",
     "store_unavailable": "The object store does not answer",
     "database_unavailable": "The database does not answer",
@@ -131,6 +134,20 @@ class BodyTooLargeError(UploadCoreError):
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"a body has at most {limit} bytes here; a file's bytes go to its signed URLs")
+
+
+class RateLimitedError(UploadCoreError):
+    """The caller asks too often.
+
+    Attributes:
+        retry_after: Seconds until the caller is let in again.
+    """
+
+    code = "rate_limited"
+
+    def __init__(self, limit: str, *, retry_after: int) -> None:
+        super().__init__(f"asked more often than {limit}: try again in {retry_after} s")
+        self.retry_after = retry_after
 
 
 class UnexpectedError(UploadCoreError):
@@ -197,7 +214,7 @@ def problem_response(error: UploadCoreError, request_id: str) -> BytesResponse:
         problem.state, problem.reason = error.state, error.reason
     elif isinstance(error, FileNotReadyError):
         problem.state = error.status
-    elif isinstance(error, (UploadBusyError, OverloadedError)):
+    elif isinstance(error, (UploadBusyError, OverloadedError, RateLimitedError)):
         problem.retry_after = error.retry_after
     elif STATUS[code] == 503:
         problem.retry_after = UNAVAILABLE_RETRY_AFTER
