@@ -13,6 +13,7 @@ __all__ = [
     "ChecksumMismatchError",
     "ContentTypeNotAllowedError",
     "DatabaseUnavailableError",
+    "DeliveryError",
     "FileNotReadyError",
     "ForbiddenError",
     "IdempotencyMismatchError",
@@ -28,6 +29,7 @@ __all__ = [
     "StorageFullError",
     "StoreUnavailableError",
     "TooLargeError",
+    "UndeliverableError",
     "UploadBusyError",
     "UploadClosedError",
     "UploadCoreError",
@@ -195,6 +197,12 @@ class DatabaseUnavailableError(UploadCoreError):
     code = "database_unavailable"
 
 
+class DeliveryError(UploadCoreError):
+    """Event publisher port only: the event was not delivered, or nobody knows. It comes again; the message is kept and shown, and has no secret."""
+
+    code = "internal"
+
+
 class OverloadedError(UploadCoreError):
     """Too much is waiting already; try again after `retry_after` seconds."""
 
@@ -209,6 +217,12 @@ class StorageFullError(UploadCoreError):
     """The store has no room left. The upload stays as it is and can go on once there is."""
 
     code = "storage_full"
+
+
+class UndeliverableError(UploadCoreError):
+    """Event publisher port only: no retry can deliver this event, for its receiver is gone or refuses it for good. A dead letter at once."""
+
+    code = "internal"
 
 
 class IllegalTransitionError(UploadCoreError):
