@@ -28,7 +28,10 @@ class UploadConfig:
         give_up_after: When an upload that can't be settled is given up.
         recheck_margin: After the last URL has run out, when the store is looked at once more.
         idempotency_kept: How long an idempotency key answers with its upload.
-        events_kept: How long delivered events stay in the outbox.
+        events_kept: How long events stay in the outbox once they are delivered.
+        delivery_attempts: How often an event is tried at a destination before it becomes a dead letter. With waits of up to an hour, 48 take
+            about a day.
+        dead_letters_kept: How long dead letters can be looked at and replayed.
         cache_ttl: How old the copy of an upload may be that signing reads.
         file_cache_ttl: How old the copy of a file may be that reading it answers with, where a change did not reach the cache.
         single_put_limit: Largest blob, in bytes, that goes up in one PUT.
@@ -50,6 +53,8 @@ class UploadConfig:
     recheck_margin: timedelta = timedelta(hours=1)
     idempotency_kept: timedelta = timedelta(hours=24)
     events_kept: timedelta = timedelta(hours=24)
+    delivery_attempts: int = 48
+    dead_letters_kept: timedelta = timedelta(days=30)
     cache_ttl: timedelta = timedelta(seconds=5)
     file_cache_ttl: timedelta = timedelta(seconds=60)
     single_put_limit: int = 16 * 1024 * 1024
@@ -67,6 +72,8 @@ class UploadConfig:
             raise ValueError("upload_lifetime is more than 0")
         if min(self.cache_ttl, self.file_cache_ttl) <= timedelta(0):
             raise ValueError("cache_ttl and file_cache_ttl are more than 0")
+        if self.delivery_attempts < 1:
+            raise ValueError("delivery_attempts is 1 or more")
         if not self.key_prefix or self.key_prefix.strip("/") != self.key_prefix:
             raise ValueError("key_prefix is not empty and neither begins nor ends with a slash")
 

@@ -242,6 +242,12 @@ class FaultyPublisher:
         self._process = process
         self._parked = parked
 
+    async def open(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
     async def publish(self, event: Event) -> None:
         operation, fault = await self._process.enter("publish")
         unavailable = ConnectionError("the receiver did not answer")

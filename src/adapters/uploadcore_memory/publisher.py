@@ -21,6 +21,12 @@ class MemoryEventPublisher:
         self.failures: list[Exception] = []
         self.fail_with: Exception | None = None
 
+    async def open(self) -> None:
+        """Get ready: nothing to do."""
+
+    async def close(self) -> None:
+        """Let go of nothing: what was delivered stays."""
+
     async def publish(self, event: Event) -> None:
         """Deliver one event, or fail as told; what fails is not kept."""
         if self.failures:

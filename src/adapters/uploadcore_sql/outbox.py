@@ -109,7 +109,7 @@ def event_values(event: Event, suffix: str = "") -> dict[str, Any]:
     """The values of an event's row, by parameter."""
     values = {
         "id": event.id,
-        "type": event.type.value,
+        "type": str(event.type),
         "owner": event.owner,
         "upload_id": event.upload_id,
         "file_id": event.file_id,

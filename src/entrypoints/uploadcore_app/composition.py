@@ -29,6 +29,12 @@ class EventTally:
         """Start at nothing."""
         self._counted: Counter[str] = Counter()
 
+    async def open(self) -> None:
+        """Get ready: nothing to do."""
+
+    async def close(self) -> None:
+        """Let go of nothing."""
+
     async def publish(self, event: Event) -> None:
         """Count it."""
         self._counted[event.type] += 1

@@ -109,6 +109,12 @@ async def test_a_delivery_that_hangs_is_given_up_and_tried_again(monkeypatch: py
 
 
 class HangsOnce:
+    async def open(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
     def __init__(self) -> None:
         self.deliveries = 0
 
