@@ -23,6 +23,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -35,6 +36,7 @@ from uploadcore.file import File
 from uploadcore.invalidation import Invalidations
 from uploadcore.ports import Cache, Clock, Database, Transaction
 from uploadcore.records import ID
+from uploadcore.tally import Tally
 from uploadcore.upload import Upload
 
 __all__ = ["CachedRecords", "Copies"]
@@ -111,6 +113,7 @@ class CachedRecords(Generic[Record]):
         clock: Clock,
         ttl: timedelta,
         invalidations: Invalidations | None,
+        tally: Tally,
     ) -> None:
         """Read the database through `cache`. See `Copies`."""
         self._kind = kind
@@ -119,6 +122,7 @@ class CachedRecords(Generic[Record]):
         self._clock = clock
         self._ttl = ttl
         self._invalidations = invalidations
+        self._found = tally.reads.setdefault(kind.name, Counter())
         self._name = random.getrandbits(32)
         self._reading: dict[str, tuple[float, asyncio.Task[Record | None]]] = {}
         self._decoded: Callable[[bytes], _Copy[Record] | None] = lru_cache(DECODED)(self._decode)
@@ -133,7 +137,9 @@ class CachedRecords(Generic[Record]):
             return None
         copy = await self._copy(record_id)
         if copy is None:
+            self._found["miss"] += 1
             return await asyncio.shield(self._read(record_id))
+        self._found["absent" if copy.record is None else "hit"] += 1
         if not copy.is_refreshed and copy.refresh_from <= self._clock.now().timestamp():
             copy.is_refreshed = True
             self._read(record_id)
@@ -264,9 +270,16 @@ class Copies:
     """
 
     def __init__(
-        self, cache: Cache | None, database: Database, clock: Clock, *, upload_ttl: timedelta, file_ttl: timedelta
+        self,
+        cache: Cache | None,
+        database: Database,
+        clock: Clock,
+        *,
+        upload_ttl: timedelta,
+        file_ttl: timedelta,
+        tally: Tally,
     ) -> None:
-        """Read the database through `cache`; `None`: there is none."""
+        """Read the database through `cache`; `None`: there is none. What is found is counted in `tally`."""
         self._invalidations = None if cache is None else Invalidations(cache, clock)
         self.uploads = CachedRecords(
             _UPLOADS,
@@ -275,9 +288,16 @@ class Copies:
             clock=clock,
             ttl=upload_ttl,
             invalidations=self._invalidations,
+            tally=tally,
         )
         self.files = CachedRecords(
-            _FILES, cache=cache, database=database, clock=clock, ttl=file_ttl, invalidations=self._invalidations
+            _FILES,
+            cache=cache,
+            database=database,
+            clock=clock,
+            ttl=file_ttl,
+            invalidations=self._invalidations,
+            tally=tally,
         )
 
     async def close(self) -> None:

@@ -18,6 +18,7 @@ from uploadcore.relay import Relay
 from uploadcore.steps import UploadSteps
 from uploadcore.sweeper import Sweeper
 from uploadcore.system import RandomIds, SystemClock
+from uploadcore.tally import Tally
 from uploadcore.upload_service import UploadService
 from uploadcore.views import SweepReport
 
@@ -35,6 +36,7 @@ class UploadCore:
     Attributes:
         uploads: Initiate, sign, list, complete, abort.
         files: Read, find, change and delete what was uploaded.
+        tally: What has happened here, for metrics.
 
     Example:
         >>> import asyncio
@@ -79,10 +81,18 @@ class UploadCore:
         clock = clock or SystemClock()
         self._clock = clock
         self._stack = AsyncExitStack()
+        self.tally = Tally()
         self._copies = Copies(
-            cache, database, clock, upload_ttl=self.config.cache_ttl, file_ttl=self.config.file_cache_ttl
+            cache,
+            database,
+            clock,
+            upload_ttl=self.config.cache_ttl,
+            file_ttl=self.config.file_cache_ttl,
+            tally=self.tally,
         )
-        steps = UploadSteps(store=store, database=database, copies=self._copies, clock=clock, config=self.config)
+        steps = UploadSteps(
+            store=store, database=database, copies=self._copies, clock=clock, config=self.config, tally=self.tally
+        )
         self.uploads = UploadService(
             store=store,
             database=database,
@@ -122,7 +132,16 @@ class UploadCore:
 
     async def sweep(self, *, dry_run: bool = False) -> SweepReport:
         """One bounded pass of expiring, recovering and cleaning up; for cron or Celery. Safe on any number of instances."""
-        return await self._sweeper.sweep(dry_run=dry_run)
+        if dry_run:
+            return await self._sweeper.sweep(dry_run=True)
+        began = self._clock.monotonic()
+        try:
+            report = await self._sweeper.sweep()
+        except UploadCoreError:
+            self.tally.sweeps["failed"] += 1
+            raise
+        self.tally.count_sweep(report, seconds=self._clock.monotonic() - began, at=self._clock.now())
+        return report
 
     async def relay(self) -> int:
         """One bounded pass of delivering events; how many arrived."""

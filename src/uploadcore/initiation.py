@@ -67,6 +67,7 @@ class Initiation:
             standing = await self._claimed(tx, record)
             born = await self._born(tx, asked, upload, limits) if standing.upload_id == upload.id else None
         if born is not None:
+            self._count(born[0])
             await self._steps.copies.files.remember(born[1], as_of=began)
             return born[0]
         if standing.fingerprint != record.fingerprint:
@@ -74,6 +75,12 @@ class Initiation:
                 f"idempotency key {key!r} was used before with another request", upload_id=standing.upload_id
             )
         return await self.replayed(standing.upload_id)
+
+    def _count(self, born: Upload) -> None:
+        moves = self._steps.tally.moves
+        moves[UploadState.PENDING] += 1
+        if born.state is not UploadState.PENDING:
+            moves[born.state] += 1
 
     async def _claimed(self, tx: Transaction, record: IdempotencyRecord) -> IdempotencyRecord:
         """The record that stands under the key; this one, if there is no key."""

@@ -19,6 +19,7 @@ from uploadcore.file import Checksum, File, FileStatus, VerifiedBy
 from uploadcore.ports import Clock, Database, ObjectStore, StoredObject
 from uploadcore.records import existing_file, existing_upload
 from uploadcore.states import UploadState
+from uploadcore.tally import Tally
 from uploadcore.upload import Expected, Reason, Transition, Upload
 
 __all__ = ["Recording", "contradicts", "expected_of"]
@@ -28,14 +29,22 @@ class Recording:
     """Reads and writes uploads and files."""
 
     def __init__(
-        self, *, store: ObjectStore, database: Database, copies: Copies, clock: Clock, config: UploadConfig
+        self,
+        *,
+        store: ObjectStore,
+        database: Database,
+        copies: Copies,
+        clock: Clock,
+        config: UploadConfig,
+        tally: Tally,
     ) -> None:
-        """Work on these ports."""
+        """Work on these ports, and count what is done."""
         self.store = store
         self.database = database
         self.copies = copies
         self.clock = clock
         self.config = config
+        self.tally = tally
 
     async def read(self, upload_id: str) -> Upload:
         """The upload as the database has it.
@@ -56,6 +65,8 @@ class Recording:
         with self._in_doubt([transition.upload]):
             async with self.database.transaction(single=True) as tx:
                 saved = await tx.uploads.save(transition)
+        if transition.is_move:
+            self.tally.moves[saved.state] += 1
         await self.copies.uploads.remember(saved, as_of=began)
         return saved
 
@@ -98,6 +109,7 @@ class Recording:
                         )
                     )
                     await tx.quotas.release(upload.owner, size=upload.reserved_bytes)
+        self.tally.moves[saved.state] += 1
         await self._remember(saved, file, as_of=began)
         return saved
 
@@ -111,6 +123,7 @@ class Recording:
                 if file.status is FileStatus.UPLOADING and file.upload_id == upload.id:
                     file = await tx.files.save(file.fails())
                 await tx.quotas.release(upload.owner, size=upload.reserved_bytes)
+        self.tally.moves[saved.state] += 1
         await self._remember(saved, file, as_of=began)
         return saved
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Any
 
 from uploadcore.address import Address
 from uploadcore.events import Event, EventType
@@ -124,7 +125,7 @@ class Upload:
     def opened(self, storage_upload_id: str | None) -> Transition:
         """The store has a multipart upload for it, or none is needed."""
         address = replace(self.address, storage_upload_id=storage_upload_id)
-        return Transition(replace(self, state=self._after(UploadInput.OPENED), address=address)).clearing(Timer.LEASE)
+        return self._step(UploadInput.OPENED, address=address).clearing(Timer.LEASE)
 
     def opening_refused(self, lease: timedelta) -> Transition:
         """The store definitely refused to open it."""
@@ -133,7 +134,7 @@ class Upload:
     def fenced(self, expected: Expected, lease: timedelta) -> Transition:
         """One caller goes on to complete it. The one place where the deadline counts against a completion."""
         return (
-            Transition(replace(self, state=self._after(UploadInput.FENCED), expected=expected))
+            self._step(UploadInput.FENCED, expected=expected)
             .setting(Timer.LEASE, lease)
             .setting(Timer.FENCED, timedelta(0))
             .clearing(Timer.LOST)
@@ -142,7 +143,7 @@ class Upload:
 
     def lease_renewed(self, lease: timedelta) -> Transition:
         """Its holder goes on. Saved only if nobody took over: that would have changed the version."""
-        return Transition(replace(self, state=self._after(UploadInput.LEASE_TAKEN))).setting(Timer.LEASE, lease)
+        return self._step(UploadInput.LEASE_TAKEN).setting(Timer.LEASE, lease)
 
     def lease_taken_over(self, lease: timedelta) -> Transition:
         """Another goes on where a holder let the lease run out."""
@@ -150,7 +151,7 @@ class Upload:
 
     def lease_given_up(self) -> Transition:
         """Its holder stops here; anybody may take over at once."""
-        return Transition(replace(self, state=self._after(UploadInput.LEASE_TAKEN))).setting(Timer.LEASE, timedelta(0))
+        return self._step(UploadInput.LEASE_TAKEN).setting(Timer.LEASE, timedelta(0))
 
     def seen_lost(self) -> Transition:
         """While completing: the store shows neither upload nor object. Counts only when seen again later."""
@@ -159,25 +160,21 @@ class Upload:
     def reopened(self, storage_upload_id: str | None, *, confirmed_after: timedelta) -> Transition:
         """The store lost it: it starts again under a new storage upload id, all parts missing."""
         address = replace(self.address, storage_upload_id=storage_upload_id)
-        transition = Transition(
-            replace(self, state=self._after(UploadInput.LOST), address=address, expected=None)
-        ).clearing(Timer.LEASE, Timer.FENCED, Timer.LOST)
+        transition = self._step(UploadInput.LOST, address=address, expected=None).clearing(
+            Timer.LEASE, Timer.FENCED, Timer.LOST
+        )
         if self.state is UploadState.COMPLETING:
             transition = transition.only_if(Condition(Timer.LOST, passed=True, margin=confirmed_after))
         return transition.announcing(EventType.UPLOAD_REOPENED)
 
     def assembled(self) -> Transition:
         """The object stands, whole."""
-        transition = Transition(replace(self, state=self._after(UploadInput.ASSEMBLED))).clearing(
-            Timer.LEASE, Timer.LOST
-        )
+        transition = self._step(UploadInput.ASSEMBLED).clearing(Timer.LEASE, Timer.LOST)
         return transition.announcing(EventType.UPLOAD_COMPLETED)
 
     def assembly_rejected(self) -> Transition:
         """The store refused the parts: back to uploading, nothing lost."""
-        return Transition(replace(self, state=self._after(UploadInput.ASSEMBLY_REJECTED), expected=None)).clearing(
-            Timer.LEASE, Timer.FENCED, Timer.LOST
-        )
+        return self._step(UploadInput.ASSEMBLY_REJECTED, expected=None).clearing(Timer.LEASE, Timer.FENCED, Timer.LOST)
 
     def integrity_failed(self, lease: timedelta, reason: Reason = Reason.INTEGRITY_FAILED) -> Transition:
         """What stands under the key is not what was to be assembled, or nobody may have it any more."""
@@ -203,12 +200,7 @@ class Upload:
             Reason.ABORTED: (UploadInput.CLEANED_AFTER_ABORT, EventType.UPLOAD_ABORTED),
             Reason.EXPIRED: (UploadInput.CLEANED_AFTER_EXPIRY, EventType.UPLOAD_EXPIRED),
         }.get(self.reason or Reason.GAVE_UP, (UploadInput.CLEANED_AFTER_FAILURE, EventType.UPLOAD_FAILED))
-        return (
-            Transition(replace(self, state=self._after(happened)))
-            .clearing(Timer.LEASE)
-            .setting(Timer.RECHECK, recheck_after)
-            .announcing(event)
-        )
+        return self._step(happened).clearing(Timer.LEASE).setting(Timer.RECHECK, recheck_after).announcing(event)
 
     def recheck(self, after: timedelta | None) -> Transition:
         """No change of state: when to look at the store once more for what landed late; `None` for never again."""
@@ -217,11 +209,12 @@ class Upload:
 
     def _closing(self, happened: UploadInput, reason: Reason, lease: timedelta) -> Transition:
         if self.state is UploadState.ABORTING:
-            return Transition(replace(self, state=self._after(happened)))
-        return Transition(replace(self, state=self._after(happened), reason=reason)).setting(Timer.LEASE, lease)
+            return self._step(happened)
+        return self._step(happened, reason=reason).setting(Timer.LEASE, lease)
 
-    def _after(self, happened: UploadInput) -> UploadState:
-        return next_upload_state(self.state, happened)
+    def _step(self, happened: UploadInput, **changes: Any) -> Transition:
+        state = next_upload_state(self.state, happened)
+        return Transition(replace(self, state=state, **changes), is_move=state is not self.state)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,12 +226,14 @@ class Transition:
         timers: Timers to set to the database's now plus this much, or to clear (`None`). Others stay as they are.
         conditions: What must hold at that moment, besides the version being the one that was read.
         events: To be written in the same transaction.
+        is_move: Whether the upload comes into another state by it.
     """
 
     upload: Upload
     timers: Mapping[Timer, timedelta | None] = field(default_factory=lambda: MappingProxyType({}))
     conditions: tuple[Condition, ...] = ()
     events: tuple[Event, ...] = ()
+    is_move: bool = False
 
     def setting(self, timer: Timer, after: timedelta) -> Transition:
         """The same, with a timer set to now + `after`."""
