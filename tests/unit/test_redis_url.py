@@ -55,9 +55,9 @@ def test_a_url_is_understood(url: str, expected: RedisUrl) -> None:
 @pytest.mark.parametrize(
     ("url", "complaint"),
     [
-        ("memcached://:hunter2@c", "a cache of uploadcore_redis is redis://"),
-        ("redis:c", "a cache of uploadcore_redis is redis://"),
-        ("hunter2", "a cache of uploadcore_redis is redis://"),
+        ("memcached://:hunter2@c", "a URL of uploadcore_redis is redis://"),
+        ("redis:c", "a URL of uploadcore_redis is redis://"),
+        ("hunter2", "a URL of uploadcore_redis is redis://"),
         ("redis://:hunter2@", "names no host"),
         ("redis://:hunter2@:6379", "names no host"),
         ("redis://:hunter2@c:", "no number from 1 to 65535"),

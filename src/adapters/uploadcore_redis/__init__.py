@@ -1,4 +1,4 @@
-"""Cache on Redis, or Valkey: one server, Sentinel or Cluster, with or without TLS.
+"""Cache, and events into a stream, on Redis or Valkey: one server, Sentinel or Cluster, with or without TLS.
 
 `RedisCache` costs latency at worst. Every call has a deadline, none raises for a server that is away, and while it is away calls
 return at once; a background probe finds out when it is back. What is kept there and for how long is told in `docs/redis.md`.
@@ -16,5 +16,6 @@ except ImportError as exc:
     ) from exc
 
 from uploadcore_redis.cache import RedisCache, from_url
+from uploadcore_redis.streams import RedisStreamPublisher, publisher_from_url
 
-__all__ = ["RedisCache", "from_url"]
+__all__ = ["RedisCache", "RedisStreamPublisher", "from_url", "publisher_from_url"]

@@ -1,4 +1,4 @@
-"""What a cache URL says. Nothing of it is ever shown but its scheme, its hosts and the names of its options: it may hold passwords."""
+"""What a URL says. Nothing of it is ever shown but its scheme, its hosts and the names of its options: it may hold passwords."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from uploadcore.errors import InvalidRequestError
 
-__all__ = ["Host", "RedisUrl", "Topology", "parse_url"]
+__all__ = ["Host", "RedisUrl", "Topology", "parse_stream_url", "parse_url"]
 
 _PORT = 6379
 _SENTINEL_PORT = 26379
@@ -37,7 +37,7 @@ class Host(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RedisUrl:
-    """A cache URL, understood.
+    """A URL, understood.
 
     Attributes:
         topology: One server, Sentinel or Cluster.
@@ -47,7 +47,7 @@ class RedisUrl:
         db: Number of the database; a cluster has 0 only.
         username: Of the server, if any.
         password: Of the server, if any.
-        options: The query: what `RedisCache` takes, and files and names for the connection.
+        options: What `RedisCache` or `RedisStreamPublisher` takes, and files and names for the connection.
     """
 
     topology: Topology
@@ -72,26 +72,55 @@ def parse_url(url: str) -> RedisUrl:
     Raises:
         InvalidRequestError: It can't be used. The message shows no part of it that may be secret.
     """
+    address, _, fragment = url.partition("#")
+    scheme, parts = _split(address)
+    if fragment:
+        raise InvalidRequestError(f"{scheme}:// takes nothing after a '#' (in a password, write it as %23)")
+    return _understood(scheme, parts, parts.query, _Marks("?", _OPTIONS))
+
+
+def parse_stream_url(url: str) -> RedisUrl:
+    """Understand the URL of a stream. It is that of a cache, but for its options, which stand behind a `#`.
+
+    Raises:
+        InvalidRequestError: It can't be used. The message shows no part of it that may be secret.
+    """
+    address, _, fragment = url.partition("#")
+    scheme, parts = _split(address)
+    if parts.query:
+        raise InvalidRequestError(f"{scheme}:// takes its options after a '#' here (in a password, write ? as %3F)")
+    return _understood(scheme, parts, fragment, _Marks("#", _STREAM_OPTIONS))
+
+
+class _Marks(NamedTuple):
+    """What options there are, and what stands before them."""
+
+    sign: str
+    options: dict[str, Callable[[str], Any]]
+
+
+def _split(url: str) -> tuple[str, SplitResult]:
     scheme, separator, _ = url.partition("://")
     scheme = scheme.lower()
-    secure = scheme.replace("rediss", "redis", 1)
-    if not separator or secure not in set(Topology):
+    if not separator or scheme.replace("rediss", "redis", 1) not in set(Topology):
         raise InvalidRequestError(
-            "a cache of uploadcore_redis is redis://, redis+sentinel:// or redis+cluster://, or the same with rediss for TLS"
+            "a URL of uploadcore_redis is redis://, redis+sentinel:// or redis+cluster://, or the same with rediss for TLS"
         )
     try:
-        parts = urlsplit(url)
+        return scheme, urlsplit(url)
     except ValueError:
         # The cause would show the URL.
         raise InvalidRequestError(f"{scheme}://: the hosts can't be read") from None
-    if parts.fragment:
-        raise InvalidRequestError(f"{scheme}:// takes nothing after a '#' (in a password, write it as %23)")
+
+
+def _understood(scheme: str, parts: SplitResult, written: str, marks: _Marks) -> RedisUrl:
+    secure = scheme.replace("rediss", "redis", 1)
     topology, tls = Topology(secure), scheme != secure
     credentials, _, where = parts.netloc.rpartition("@")
     username, _, password = credentials.partition(":")
     hosts = _hosts(scheme, where, topology)
     service, db = _path(scheme, unquote(parts.path).strip("/"), topology)
-    options = _options(scheme, parts.query, topology, tls=tls)
+    options = _options(scheme, written, topology, marks, tls=tls)
     return RedisUrl(
         topology=topology,
         tls=tls,
@@ -138,8 +167,8 @@ def _path(scheme: str, path: str, topology: Topology) -> tuple[str, int]:
     return "", int(path or 0)
 
 
-def _options(scheme: str, query: str, topology: Topology, *, tls: bool) -> dict[str, Any]:
-    allowed = dict(_OPTIONS)
+def _options(scheme: str, query: str, topology: Topology, marks: _Marks, *, tls: bool) -> dict[str, Any]:
+    allowed = dict(marks.options)
     if tls:
         allowed |= _TLS_OPTIONS
     if topology is Topology.SENTINEL:
@@ -149,7 +178,7 @@ def _options(scheme: str, query: str, topology: Topology, *, tls: bool) -> dict[
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
     except ValueError:
         raise InvalidRequestError(
-            f"{scheme}://: the options after '?' can't be read: write name=value&name=value"
+            f"{scheme}://: the options after '{marks.sign}' can't be read: write name=value&name=value"
         ) from None
     for name, text in pairs:
         if name not in allowed:
@@ -204,6 +233,12 @@ _OPTIONS: dict[str, Callable[[str], Any]] = {
     "key_prefix": _text,
     "near_ttl": _seconds,
     "near_entries": _number,
+}
+_STREAM_OPTIONS: dict[str, Callable[[str], Any]] = {
+    "timeout": _seconds,
+    "max_connections": _number,
+    "stream": _text,
+    "maxlen": _number,
 }
 _TLS_OPTIONS: dict[str, Callable[[str], Any]] = {"ca_file": _file, "cert_file": _file, "key_file": _file}
 _SENTINEL_OPTIONS: dict[str, Callable[[str], Any]] = {
