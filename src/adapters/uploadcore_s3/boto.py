@@ -15,8 +15,9 @@ from typing import Any, Unpack
 from urllib.parse import unquote_plus
 
 import boto3
+import botocore.auth
 import botocore.session
-from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.awsrequest import AWSPreparedRequest, AWSRequest, AWSResponse
 from botocore.config import Config
 from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
 from botocore.credentials import Credentials as Given
@@ -32,7 +33,9 @@ from uploadcore_s3.client import Identity, ListedMultipart, MultipartsPage, Obje
 from uploadcore_s3.configuration import S3Configuration, StoreOptions, configured, split_url
 from uploadcore_s3.errors import S3CallError, TransportError
 from uploadcore_s3.signing import Credentials
+from uploadcore_s3.sigv4 import Instant
 from uploadcore_s3.store import S3Store
+from uploadcore_s3.store_clock import StoreClock
 from uploadcore_s3.transport import Transport
 from uploadcore_s3.xml import NotXmlError, parse_result
 
@@ -128,14 +131,18 @@ class S3ObjectStore(S3Store):
         self._write_session = write_session
 
     def _connect(self) -> BotoClient:
-        return BotoClient(self._configuration, self._session, self._write_session)
+        return BotoClient(self._configuration, self._clock, self._session, self._write_session)
 
 
 class BotoClient:
     """`S3Client` over boto3."""
 
     def __init__(
-        self, configuration: S3Configuration, session: boto3.Session | None, write_session: boto3.Session | None
+        self,
+        configuration: S3Configuration,
+        clock: StoreClock,
+        session: boto3.Session | None,
+        write_session: boto3.Session | None,
     ) -> None:
         """Make the client, and find the credentials.
 
@@ -145,6 +152,7 @@ class BotoClient:
         """
         _quieten()
         self._bucket = configuration.bucket
+        self._clock = clock
         try:
             session = session or boto3.Session(profile_name=configuration.profile)
             self._identities = _identities(configuration, session, write_session)
@@ -152,6 +160,7 @@ class BotoClient:
                 connect_timeout=configuration.timeouts.connect,
                 size=configuration.threads,
                 ca_certs=configuration.ca_certs or _ca_certs(session),
+                clock=clock,
             )
             self._client: Any = session.client(
                 "s3",
@@ -162,6 +171,7 @@ class BotoClient:
             )
         except BotoCoreError as exc:
             raise LookupError(str(exc)) from exc
+        self._client.meta.events.register("choose-signer.s3", self._signer)
         self._client.meta.events.register("before-send.s3", self._send)
         self._client.meta.events.register("after-call.s3.CompleteMultipartUpload", _keep_body)
 
@@ -255,6 +265,13 @@ class BotoClient:
         self._transport.close()
         self._client.close()
 
+    def _signer(self, signature_version: object, context: dict[str, Any], **_: object) -> str | None:
+        """Sign as botocore does, by the store's time instead of this machine's."""
+        if signature_version != _SIGNATURE:
+            return None
+        context[_CLOCK] = self._clock
+        return _SIGNATURE_BY_STORE
+
     def _send(self, request: AWSPreparedRequest, event_name: str, **_: object) -> AWSResponse:
         """Instead of botocore's own session. What this raises reaches the caller as it is: nothing of botocore's looks at it again.
 
@@ -270,6 +287,21 @@ class BotoClient:
         return AWSResponse(request.url, answer.status, dict(answer.headers), answer.as_response())
 
 
+_SIGNATURE = "s3v4"
+_SIGNATURE_BY_STORE = "uploadcore-s3v4"
+_CLOCK = "uploadcore-clock"
+
+
+class _AuthByStore(botocore.auth.S3SigV4Auth):  # type: ignore[misc]  # untyped
+    """Signature Version 4 as botocore makes it, at another time than this machine's."""
+
+    def _modify_request_before_signing(self, request: AWSRequest) -> None:
+        clock: StoreClock = request.context[_CLOCK]
+        request.context["timestamp"] = Instant.of(clock.now()).second
+        super()._modify_request_before_signing(request)
+
+
+botocore.auth.AUTH_TYPE_MAPS[_SIGNATURE_BY_STORE] = _AuthByStore
 _BODY = "uploadcore-body"
 
 
@@ -325,7 +357,7 @@ def _part(listed: Mapping[str, Any]) -> StoredPart:
 
 def _config(configuration: S3Configuration) -> Config:
     return Config(
-        signature_version="s3v4",
+        signature_version=_SIGNATURE,
         s3={"addressing_style": "path" if configuration.is_path_style else "virtual"},
         retries={"total_max_attempts": 1, "mode": "standard"},
         # What S3 does not need is not sent: stores that are not S3 refuse it, or take it for bytes of the object.

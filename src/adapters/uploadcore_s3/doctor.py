@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from secrets import token_hex
 
 from uploadcore.diagnosis import Finding, Needs, Verdict
@@ -20,11 +19,10 @@ from uploadcore_s3.doctor_bucket import lifecycle, origins
 from uploadcore_s3.errors import S3CallError
 from uploadcore_s3.examined import Examined
 from uploadcore_s3.probe import Probe, Reply
+from uploadcore_s3.store_clock import parse_date
 
 __all__ = ["examine"]
 
-_MAX_SKEW = timedelta(minutes=15)
-"""Beyond it S3 refuses every signature (S3 API, "Error responses", RequestTimeTooSkewed)."""
 _SKEW_TO_MEND = timedelta(minutes=1)
 _MINIO_REAPS_AFTER = timedelta(hours=24)
 """`stale_uploads_expiry` by default (MinIO, "api" settings)."""
@@ -79,7 +77,7 @@ def _reaching(examined: Examined) -> Iterator[Finding]:
     except UploadCoreError as exc:
         yield Finding("store.reachable", Verdict.FAILED, exc.message, "see that it runs, and that `endpoint` is right")
         return
-    date = _time(reply.headers.get("date", ""))
+    date = parse_date(reply.headers.get("date", ""))
     if date is not None:  # first: where a URL's time is wrong, S3 refuses it as it would for want of a permission
         yield _skew(datetime.now(UTC) - date)
     if reply.code:
@@ -117,22 +115,16 @@ _FIXES = {
 }
 
 
-def _time(text: str) -> datetime | None:
-    """Of a `Date` header, where it is one."""
-    try:
-        told = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    return told if told.tzinfo is not None else told.replace(tzinfo=UTC)
-
-
 def _skew(skew: timedelta) -> Finding:
     seconds = f"{skew.total_seconds():+.0f} s"
     if abs(skew) < _SKEW_TO_MEND:
         return Finding("store.clock", Verdict.OK, f"this machine's clock and the store's agree ({seconds})")
-    verdict = Verdict.FAILED if abs(skew) >= _MAX_SKEW else Verdict.WARNING
-    message = f"this machine's clock is off by {seconds}: URLs begin or end at another time than they say"
-    return Finding("store.clock", verdict, message, "synchronise this machine's clock (chrony, systemd-timesyncd)")
+    message = (
+        f"this machine's clock is off by {seconds}: signatures go by the store's time, "
+        "but credentials that expire are renewed, and tokens checked, by this machine's"
+    )
+    fix = "synchronise this machine's clock (chrony, systemd-timesyncd)"
+    return Finding("store.clock", Verdict.WARNING, message, fix)
 
 
 # --- permissions --------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from xml.etree import ElementTree as ET
 import certifi
 import urllib3
 from minio import Minio
+from minio import time as minio_time
 from minio.credentials.providers import Provider
 from minio.error import MinioException
 
@@ -30,6 +31,7 @@ from uploadcore_s3.errors import TransportError
 from uploadcore_s3.minio_credentials import REFUSALS, control_provider, write_provider
 from uploadcore_s3.signing import Credentials
 from uploadcore_s3.store import S3Store
+from uploadcore_s3.store_clock import StoreClock
 from uploadcore_s3.transport import Transport
 from uploadcore_s3.xml import NotXmlError, children, local_name, parse_result
 
@@ -115,7 +117,7 @@ class MinioObjectStore(S3Store):
         self._write_provider = write_provider
 
     def _connect(self) -> MinioClient:
-        return MinioClient(self._configuration, self._provider, self._write_provider)
+        return MinioClient(self._configuration, self._clock, self._provider, self._write_provider)
 
 
 class _Execute(Protocol):
@@ -136,21 +138,38 @@ class _Execute(Protocol):
 class _Pool(urllib3.PoolManager):
     """What minio-py takes for its pool: our transport."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, *, is_store: bool) -> None:
         super().__init__()
         self._transport = transport
+        self._is_store = is_store
 
     def urlopen(  # type: ignore[override]
         self, method: str, url: str, *, body: Any = None, headers: Mapping[str, str] | None = None, **_: Any
     ) -> urllib3.HTTPResponse:
         content = body.encode() if isinstance(body, str) else body
-        return self._transport.send(method, url, dict(headers or {}), content).as_response()
+        return self._transport.send(method, url, dict(headers or {}), content, is_store=self._is_store).as_response()
+
+
+class _MinioByStore(Minio):
+    """minio-py, which dates its requests by the store's time instead of this machine's."""
+
+    def __init__(self, *args: Any, clock: StoreClock, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._clock = clock
+
+    def _build_headers(self, *args: Any, **options: Any) -> tuple[Any, datetime]:
+        headers, _ = super()._build_headers(*args, **options)
+        date = self._clock.now()
+        headers["x-amz-date"] = minio_time.to_amz_date(date)
+        return headers, date
 
 
 class MinioClient:
     """`S3Client` over minio-py."""
 
-    def __init__(self, configuration: S3Configuration, provider: Provider | None, writer: Provider | None) -> None:
+    def __init__(
+        self, configuration: S3Configuration, clock: StoreClock, provider: Provider | None, writer: Provider | None
+    ) -> None:
         """Make the client.
 
         Raises:
@@ -164,16 +183,22 @@ class MinioClient:
             connect_timeout=configuration.timeouts.connect,
             size=configuration.threads,
             ca_certs=configuration.ca_certs or os.environ.get("SSL_CERT_FILE") or certifi.where(),
+            clock=clock,
         )
-        pool = _Pool(self._transport)
+        pool = _Pool(self._transport, is_store=False)
         control = provider or control_provider(configuration, pool)
         self._providers = {
             Identity.CONTROL: control,
             Identity.WRITE: writer or write_provider(configuration, control, pool, self._region),
         }
         parts = urlsplit(self._endpoint)
-        client = Minio(
-            parts.netloc, secure=parts.scheme == "https", region=self._region, credentials=control, http_client=pool
+        client = _MinioByStore(
+            parts.netloc,
+            secure=parts.scheme == "https",
+            region=self._region,
+            credentials=control,
+            http_client=_Pool(self._transport, is_store=True),
+            clock=clock,
         )
         set_style: Any = client.disable_virtual_style_endpoint  # untyped in minio-py
         if not configuration.is_path_style:

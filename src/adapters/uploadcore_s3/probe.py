@@ -13,13 +13,14 @@ import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from secrets import token_hex
 from types import MappingProxyType
 
 from uploadcore.errors import StoreUnavailableError
 from uploadcore.file import ChecksumAlgorithm
 from uploadcore.ports import StoreCapabilities
+from uploadcore_s3.credentials import WallClock
 from uploadcore_s3.errors import S3CallError, TransportError
 from uploadcore_s3.signing import Credentials, QuerySigner
 from uploadcore_s3.transport import Transport
@@ -69,16 +70,24 @@ class SignedHttp:
         signer: Of the endpoint they go to.
         credentials: Asked for with each request.
         bucket: Its name, as the signer has it.
+        clock: When they are signed.
     """
 
     def __init__(
-        self, transport: Transport, signer: QuerySigner, credentials: Callable[[], Credentials], *, bucket: str
+        self,
+        transport: Transport,
+        signer: QuerySigner,
+        credentials: Callable[[], Credentials],
+        *,
+        bucket: str,
+        clock: WallClock,
     ) -> None:
         logging.getLogger("urllib3.connectionpool").addFilter(_tells_no_signature)
         self.bucket = bucket
         self._transport = transport
         self._signer = signer
         self._credentials = credentials
+        self._clock = clock
 
     @property
     def access_key(self) -> str:
@@ -87,7 +96,7 @@ class SignedHttp:
 
     def sign(self, method: str, key: str, query: Mapping[str, str] = _NONE, headers: Mapping[str, str] = _NONE) -> str:
         """A URL for one request, good for five minutes. The key `""` is the bucket itself."""
-        now = datetime.now(UTC)
+        now = self._clock.now()
         return self._signer.presign(
             self._credentials(), method, key, query=query, headers=headers, now=now, expires_in=_URL_LIFE
         )

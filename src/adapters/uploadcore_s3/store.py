@@ -6,10 +6,11 @@ import asyncio
 import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import stamina
 
@@ -22,7 +23,7 @@ from uploadcore.system import SystemClock
 from uploadcore.upload import Address
 from uploadcore_s3.client import Identity, ObjectHead, S3Client
 from uploadcore_s3.configuration import S3Configuration
-from uploadcore_s3.credentials import SigningCredentials, WallClock
+from uploadcore_s3.credentials import SigningCredentials
 from uploadcore_s3.doctor import examine
 from uploadcore_s3.errors import (
     S3CallError,
@@ -36,6 +37,7 @@ from uploadcore_s3.errors import (
 from uploadcore_s3.examined import Examined
 from uploadcore_s3.probe import SignedHttp
 from uploadcore_s3.signing import Credentials, QuerySigner
+from uploadcore_s3.store_clock import StoreClock
 from uploadcore_s3.threads import BoundedThreads
 from uploadcore_s3.xml import NotXmlError, local_name, parse_xml
 
@@ -49,6 +51,8 @@ _FULL_OBJECT = "FULL_OBJECT"
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?", re.ASCII)
 _METADATA_NAME = re.compile(r"[a-z0-9._-]+", re.ASCII)
+_PATIENCE = 2.0
+"""Seconds that starting waits for the store to say what time it is."""
 _COMPLETIONS = 16
 """Completions at a time, on threads of their own: each may take minutes, and nothing else waits for them."""
 
@@ -63,7 +67,7 @@ class S3Store(ABC):
     def __init__(self, configuration: S3Configuration) -> None:
         """Keep the configuration. Nothing is opened, and nobody asked."""
         self._configuration = configuration
-        self._clock: WallClock = configuration.clock or SystemClock()
+        self._clock = StoreClock(configuration.clock or SystemClock())
         self._own_headers = configuration.object_headers
         whole = configuration.capabilities.object_checksums
         self._whole_checksum = next(iter(whole), None)
@@ -97,10 +101,17 @@ class S3Store(ABC):
         """As configured."""
         return self._configuration.capabilities
 
+    @property
+    def clock_offset(self) -> timedelta | None:
+        """How far the store's clock is ahead of this process's; `None`: not known yet."""
+        return self._clock.offset
+
     # --- opening and closing --------------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Find credentials and get threads. The store itself is not asked: that it can't be reached now is no reason not to start.
+        """Find credentials and get threads; ask the store for the time, for it is by its clock that URLs are signed.
+
+        That it can't be reached now, or takes longer than 2 s, is no reason not to start.
 
         Raises:
             StoreUnavailableError: There are no credentials, or the configuration can't be used.
@@ -112,6 +123,7 @@ class S3Store(ABC):
             self._opened = _Opened(self._configuration, client, self._clock)
             for identity in Identity:
                 await asyncio.to_thread(client.credentials, identity)
+            await self._opened.ask_for_the_time()
         except (LookupError, ValueError) as exc:
             await self.close()
             raise StoreUnavailableError(f"the store {self.bucket!r} can't be used: {exc}") from exc
@@ -378,7 +390,7 @@ class S3Store(ABC):
 class _Opened:
     """What a store has while it is open."""
 
-    def __init__(self, configuration: S3Configuration, client: S3Client, clock: WallClock) -> None:
+    def __init__(self, configuration: S3Configuration, client: S3Client, clock: StoreClock) -> None:
         self.client = client
         self._timeouts = configuration.timeouts
         threads = configuration.threads
@@ -387,6 +399,7 @@ class _Opened:
         # Not among the calls: a store that hangs must not keep URLs from being signed.
         self._renewals = BoundedThreads("uploadcore-s3-credentials", threads=len(Identity), waiting=len(Identity))
         self._configuration = configuration
+        self._clock = clock
         self.signer = self._signer(configuration.public_endpoint or client.endpoint)
         self.signing = {identity: SigningCredentials(self._asking(identity), clock) for identity in Identity}
 
@@ -405,7 +418,17 @@ class _Opened:
             self._signer(endpoint),
             lambda: self.client.credentials(identity),
             bucket=self._configuration.bucket,
+            clock=self._clock,
         )
+
+    async def ask_for_the_time(self) -> None:
+        """Have the store say something, whatever it is: the transport looks at its date."""
+        endpoint, bucket = urlsplit(self.client.endpoint), self._configuration.bucket
+        url = f"{endpoint.scheme}://{bucket}.{endpoint.netloc}/"
+        if self._configuration.is_path_style:
+            url = f"{endpoint.scheme}://{endpoint.netloc}{endpoint.path.rstrip('/')}/{bucket}"
+        with suppress(S3CallError, TransportError):
+            await self._calls.run(self.client.transport.send, "HEAD", url, {}, None, within=_PATIENCE)
 
     async def once(self, call: Callable[..., T], *args: Any, **options: Any) -> T:
         """One attempt."""

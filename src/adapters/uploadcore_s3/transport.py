@@ -26,6 +26,7 @@ from urllib3.exceptions import TimeoutError as HttpTimeoutError
 from urllib3.util import Retry, Timeout, parse_url
 
 from uploadcore_s3.errors import S3CallError, TransportError
+from uploadcore_s3.store_clock import StoreClock
 from uploadcore_s3.xml import is_error
 
 __all__ = ["MAX_ANSWER_SIZE", "Answer", "Transport", "call_within"]
@@ -71,19 +72,32 @@ class Transport:
         connect_timeout: Seconds to connect, TLS included.
         size: Connections kept.
         ca_certs: A bundle of certificates to trust; `None`: the system's.
+        clock: Learns from the store's answers; `None`: nobody does.
     """
 
-    def __init__(self, *, connect_timeout: float, size: int, ca_certs: str | None) -> None:
+    def __init__(
+        self, *, connect_timeout: float, size: int, ca_certs: str | None, clock: StoreClock | None = None
+    ) -> None:
         self._connect_timeout = connect_timeout
         self._size = size
         self._ca_certs = ca_certs
+        self._clock = clock
         self._sockets: WeakSet[socket.socket] = WeakSet()
         self._lock = threading.Lock()
         self._is_closed = False
         self._pools: dict[str, urllib3.PoolManager] = {}
 
-    def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
+    def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, *, is_store: bool = True
+    ) -> Answer:
         """One request and its answer.
+
+        Args:
+            method: Of the request.
+            url: As it is signed.
+            headers: Of the request.
+            body: Of the request.
+            is_store: Whether it is the store that is asked, and tells its time; not some other service about credentials.
 
         Raises:
             S3CallError: The answer is an error, whatever its status.
@@ -92,7 +106,11 @@ class Transport:
         deadline = _until.get(time.monotonic() + 60)
         response = None
         try:
+            began = time.monotonic()
             response = self._requested(method, url, headers, body, deadline)
+            told = {name.lower(): value for name, value in response.headers.items()}
+            if is_store and self._clock is not None:
+                self._clock.heard(told, took=time.monotonic() - began)
             content = response.read() if method == "HEAD" else self._read(response, deadline)
         except BaseException as exc:
             if response is not None:
@@ -100,7 +118,7 @@ class Transport:
             if isinstance(exc, (HTTPError, OSError, ValueError)):
                 raise TransportError(_told(exc)) from exc
             raise
-        answer = Answer(response.status, {name.lower(): value for name, value in response.headers.items()}, content)
+        answer = Answer(response.status, told, content)
         if answer.status >= 300 or is_error(answer.body):
             raise S3CallError.parsed(answer.status, answer.headers, answer.body)
         return answer

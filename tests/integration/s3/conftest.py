@@ -11,6 +11,7 @@ import pytest
 from tests.servers.s3 import S3Server
 from tests.servers.swift import SwiftServer
 from uploadcore.ports import StoreCapabilities
+from uploadcore.system import SystemClock
 from uploadcore.testing import HttpAnswer
 from uploadcore_s3 import PRESETS, Credentials, QuerySigner, StoreOptions
 from uploadcore_s3.probe import Probe, SignedHttp
@@ -43,7 +44,7 @@ def s3_capabilities(s3_server: S3Server) -> StoreCapabilities:
     credentials = Credentials(s3_server.access_key, s3_server.secret_key)
     bucket = s3_server.new_bucket()
     signer = QuerySigner(s3_server.endpoint, bucket=bucket, region=s3_server.region)
-    probe = Probe(SignedHttp(transport, signer, lambda: credentials, bucket=bucket), "probe")
+    probe = Probe(SignedHttp(transport, signer, lambda: credentials, bucket=bucket, clock=SystemClock()), "probe")
     found = probe.capabilities()
     # An upload has one checksum of the whole, and what it declares decides which its parts take.
     whole = max(found.object_checksums, default=None)
