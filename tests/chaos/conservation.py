@@ -1,0 +1,189 @@
+"""Rule 9, straight from the database and the store: when all is quiet, what one knows the other has, once, and nothing else is there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncpg
+
+from tests.servers.s3 import S3Server
+
+__all__ = ["Books", "Violation", "read_books", "violations"]
+
+OPEN = ("pending", "uploading", "completing", "aborting")
+RESTLESS = ("pending", "completing", "aborting")
+ENDED = {
+    "upload.completed": "completed",
+    "upload.aborted": "aborted",
+    "upload.expired": "expired",
+    "upload.failed": "failed",
+}
+"""The event that tells of each end."""
+MARKER = ".installation"
+TIMEOUT = 30.0
+
+
+class Violation(AssertionError):  # noqa: N818 - a finding, no error
+    """Something was lost, doubled, left behind or invented."""
+
+
+@dataclass(slots=True)
+class Books:
+    """What the database says of one installation, and what the store has of it.
+
+    Attributes:
+        uploads: Rows, by id.
+        files: Rows, by id.
+        events: How often each type was written for each upload or, of deletions, file.
+        quotas: Open uploads and bytes in flight, by owner.
+        objects: Sizes, by key, under our prefix.
+        multiparts: Key and storage upload id of each open multipart upload under our prefix.
+    """
+
+    uploads: dict[str, Any]
+    files: dict[str, Any]
+    events: Counter[tuple[str, str]]
+    quotas: dict[str, tuple[int, int]]
+    objects: dict[str, int] = field(default_factory=dict)
+    multiparts: set[tuple[str, str]] = field(default_factory=set)
+    prefix: str = ""
+
+    @property
+    def states(self) -> Counter[str]:
+        """How many uploads are in each state."""
+        return Counter(row["state"] for row in self.uploads.values())
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nobody is in the middle of anything."""
+        return not any(self.states[state] for state in RESTLESS) and not any(
+            row["status"] == "deleting" for row in self.files.values()
+        )
+
+
+async def read_books(database: str, store: S3Server | None = None, bucket: str = "") -> Books:
+    """Read them; of the database alone, where no store is given."""
+    connection = await asyncpg.connect(database, timeout=TIMEOUT, command_timeout=TIMEOUT)
+    try:
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            [installation] = await connection.fetch("SELECT id FROM uploadcore_installation")
+            uploads = await connection.fetch("SELECT * FROM uploadcore_uploads")
+            files = await connection.fetch("SELECT * FROM uploadcore_files")
+            events = await connection.fetch("SELECT type, upload_id, file_id FROM uploadcore_events")
+            quotas = await connection.fetch("SELECT owner, open_uploads, bytes_in_flight FROM uploadcore_quotas")
+    finally:
+        await connection.close()
+    books = Books(
+        uploads={row["id"]: row for row in uploads},
+        files={row["id"]: row for row in files},
+        events=Counter(
+            (row["type"], row["file_id"] if row["type"].startswith("file.") else row["upload_id"]) for row in events
+        ),
+        quotas={row["owner"]: (row["open_uploads"], row["bytes_in_flight"]) for row in quotas},
+        prefix=f"uploads/{installation['id']}/",
+    )
+    if store is not None:
+        await asyncio.to_thread(_list_store, books, store, bucket)
+    return books
+
+
+def _list_store(books: Books, store: S3Server, bucket: str) -> None:
+    with contextlib.closing(store.client()) as client:
+        for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=books.prefix):
+            for found in page.get("Contents", []):
+                if found["Key"] != f"{books.prefix}{MARKER}":
+                    books.objects[found["Key"]] = found["Size"]
+        for page in client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=books.prefix):
+            books.multiparts.update((found["Key"], found["UploadId"]) for found in page.get("Uploads", []))
+
+
+def violations(books: Books, *, completed: Iterable[str] = (), no_multiparts: bool = True) -> list[str]:
+    """All that is wrong.
+
+    Args:
+        books: As read.
+        completed: Ids of uploads that some client was told are completed.
+        no_multiparts: Whether the store may hold no multipart upload but those of open rows.
+    """
+    return [
+        *_unrest(books),
+        *_objects(books),
+        *_events(books),
+        *_quotas(books),
+        *(_multiparts(books) if no_multiparts else ()),
+        *(
+            f"upload {upload_id} was acknowledged and is {books.uploads[upload_id]['state'] if upload_id in books.uploads else 'gone'}"
+            for upload_id in completed
+            if upload_id not in books.uploads or books.uploads[upload_id]["state"] != "completed"
+        ),
+    ]
+
+
+def _unrest(books: Books) -> list[str]:
+    return [f"{books.states[state]} uploads are still {state}" for state in RESTLESS if books.states[state]] + [
+        f"file {row['id']} is still deleting" for row in books.files.values() if row["status"] == "deleting"
+    ]
+
+
+def _objects(books: Books) -> list[str]:
+    current = {
+        books.uploads[row["upload_id"]]["key"]: row for row in books.files.values() if row["status"] == "available"
+    }
+    lost = [
+        f"file {row['id']} is available and its object is not there"
+        for key, row in current.items()
+        if key not in books.objects
+    ]
+    strays = [f"object {key} belongs to no live file" for key in books.objects.keys() - current.keys()]
+    wrong = [
+        f"file {row['id']} has {books.objects[key]} bytes, not {row['size']}"
+        for key, row in current.items()
+        if key in books.objects and books.objects[key] != row["size"]
+    ]
+    orphaned = [
+        f"upload {row['id']} is completed and its file is {books.files[row['file_id']]['status']}"
+        for row in books.uploads.values()
+        if row["state"] == "completed" and books.files[row["file_id"]]["status"] in {"uploading", "failed"}
+    ]
+    return lost + strays + wrong + orphaned
+
+
+def _events(books: Books) -> list[str]:
+    expected: Counter[tuple[str, str]] = Counter()
+    for row in books.uploads.values():
+        for event, state in ENDED.items():
+            if row["state"] == state:
+                expected[event, row["id"]] = 1
+    for row in books.files.values():
+        if row["status"] == "deleted":
+            expected["file.deleted", row["id"]] = 1
+    told = {key: count for key, count in books.events.items() if key[0] in ENDED or key[0] == "file.deleted"}
+    return [
+        f"{event} of {name}: {told.get((event, name), 0)} events, not {expected[event, name]}"
+        for event, name in sorted(expected.keys() | told.keys())
+        if told.get((event, name), 0) != expected[event, name]
+    ]
+
+
+def _quotas(books: Books) -> list[str]:
+    expected: dict[str, list[int]] = {owner: [0, 0] for owner in books.quotas}
+    for row in books.uploads.values():
+        if row["state"] in OPEN:
+            sums = expected.setdefault(row["owner"], [0, 0])
+            sums[0] += 1
+            sums[1] += row["reserved_bytes"]
+    return [
+        f"quota of {owner} is {books.quotas.get(owner, (0, 0))}, the open uploads are {tuple(sums)}"
+        for owner, sums in expected.items()
+        if books.quotas.get(owner, (0, 0)) != tuple(sums)
+    ]
+
+
+def _multiparts(books: Books) -> list[str]:
+    known = {(row["key"], row["storage_upload_id"]) for row in books.uploads.values() if row["state"] == "uploading"}
+    return [f"multipart upload of {key} belongs to no open upload" for key, _ in sorted(books.multiparts - known)]

@@ -1,0 +1,77 @@
+"""`make chaos`: what fails in production, made to fail. One line of figures per experiment; ends non-zero if something was lost.
+
+python -m tests.chaos --seed 1 [--ci] [--list] [NAME …]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import random
+import sys
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tests.chaos.lab import Lab, running_lab
+
+Experiment = Callable[[Lab], Awaitable[str]]
+
+MODULES = ("kills",)
+"""Each has `EXPERIMENTS`, and `CI`: those of them that a short run has time for."""
+LIMIT = 600.0
+"""Seconds after which an experiment counts as hanging."""
+
+
+def experiments(*, ci: bool) -> dict[str, Experiment]:
+    """All of them, or those of a short run, by name."""
+    found: dict[str, Experiment] = {}
+    for name in MODULES:
+        module = importlib.import_module(f"tests.chaos.{name}")
+        found.update({each.__name__: each for each in (module.CI if ci else module.EXPERIMENTS)})
+    return found
+
+
+def main() -> int:
+    """Run those named, or all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--ci", action="store_true", help="what CI has time for, in a few minutes")
+    parser.add_argument("--list", action="store_true", help="say what each proves")
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    asked = parser.parse_args()
+    known = experiments(ci=asked.ci)
+    if asked.list:
+        for name, experiment in known.items():
+            print(f"{name}: {(experiment.__doc__ or '').splitlines()[0]}")
+        return 0
+    if unknown := [name for name in asked.names if name not in known]:
+        parser.error(f"no experiment {unknown[0]!r}: there are {', '.join(known)}")
+    failed = []
+    begun = time.monotonic()
+    with running_lab(asked.seed, is_short=asked.ci) as lab:
+        for name in asked.names or known:
+            started = time.monotonic()
+            # The same chance however many ran before.
+            lab.chance = random.Random(f"{asked.seed} {name}")
+            try:
+                line = asyncio.run(asyncio.wait_for(_line(known[name], lab), LIMIT))
+            except Exception as error:  # noqa: BLE001 - one that fails stops no other
+                failed.append(name)
+                traceback.print_exc()
+                line = f"FAILED: {type(error).__name__}: {str(error)[:500]}"
+            print(f"{name}: {line} ({time.monotonic() - started:.0f} s, seed {asked.seed})", flush=True)
+    print(f"{len(failed)} failed{': ' if failed else ''}{', '.join(failed)}; {time.monotonic() - begun:.0f} s in all")
+    return 1 if failed else 0
+
+
+async def _line(experiment: Experiment, lab: Lab) -> str:
+    return await experiment(lab)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
