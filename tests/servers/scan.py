@@ -25,6 +25,8 @@ SECRET = re.compile(
     | Signature=[0-9a-f]{64}                                  # S3's Authorization header
     | \bBearer\s+[\w.~+/-]{8,}
     | \beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}                 # a JWT
+    | \bwhsec_[\w+/]{24,}                                     # what signs webhooks
+    | \bv1,[\w+/]{43}=                                       # and their signatures
     | secret[ -]of[ -]the[ -]tests                            # every secret of ours says so
     """,
     re.VERBOSE | re.IGNORECASE,

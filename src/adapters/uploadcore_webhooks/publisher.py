@@ -215,7 +215,7 @@ async def _read(answer: httpcore.Response) -> None:
 def _reason(exc: BaseException) -> str:
     """Why, in a few words. httpcore's own texts, and the system's: none quotes what was sent or answered but a line that is no HTTP."""
     if isinstance(exc, httpcore.ProtocolError):
-        return "what it answers is no HTTP"
+        return "it closes the connection, or what it answers is no HTTP"
     return str(exc) or type(exc).__name__
 
 

@@ -67,7 +67,9 @@ def parse_url(url: str) -> WebhookUrl:
         port = parts.port
     except ValueError:
         # The cause would show the URL.
-        raise InvalidRequestError("a webhook's host or port can't be read: write https://host:port/path") from None
+        raise InvalidRequestError(_UNREADABLE) from None
+    if port == 0:
+        raise InvalidRequestError(_UNREADABLE)
     if parts.scheme not in _PORTS:
         raise InvalidRequestError("a webhook is https://host/path, or http:// where that is allowed")
     secrets, options = _options(fragment)
@@ -183,6 +185,7 @@ def _file(text: str) -> Path:
     return path
 
 
+_UNREADABLE = "a webhook's host or port can't be read: write https://host:port/path"
 _PORTS = {"http": 80, "https": 443}
 _OPTIONS: dict[str, Callable[[str], Any]] = {
     "allow_http": _truth,

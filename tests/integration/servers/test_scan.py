@@ -32,6 +32,8 @@ SECRETS = {
     "signature of the filesystem store": "PUT /data/x?expires=1&signature=Zm9v",
     "bearer token": "authorization: Bearer abcdefgh",
     "JWT": "token eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ4In0.c2lnbmF0dXJlb2Zp",
+    "secret of a webhook": "https://a.example/hooks#secret=whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    "signature of a webhook": "webhook-signature: v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4=",
     "key": KEY,
 }
 HARMLESS = (
