@@ -2,14 +2,16 @@
 
 SEED ?= 1
 
-.PHONY: help demo serve test check bench soak lock clean
+.PHONY: help demo serve test check audit bench chaos soak lock clean
 
 help:
 	@echo 'make demo  [ARGS=…]   upload a file, kill -9 both sides half way, resume, compare'
 	@echo 'make serve [ARGS=…]   run the service on http://127.0.0.1:8484'
 	@echo 'make test  [ARGS=…]   every behaviour at small scale; ARGS go to pytest'
 	@echo 'make check            lint, format, types, layers'
+	@echo 'make audit            known vulnerabilities of what is locked, and its bill of materials'
 	@echo 'make bench [ARGS=…]   measure against boto3, sendfile and curl'
+	@echo 'make chaos [SEED=1]   what fails in production, made to fail (needs haproxy and faketime from Debian)'
 	@echo 'make soak  [SEED=1]   every figure at full scale'
 	@echo 'make lock             renew requirements/*.txt'
 	@echo 'make clean            remove what these made'
@@ -35,6 +37,12 @@ check: .venv/check/.done
 
 bench: .venv/test/.done
 	.venv/test/bin/python tests/bench/run.py $(ARGS)
+
+audit:
+	scripts/audit $(ARGS)
+
+chaos: .venv/test/.done
+	.venv/test/bin/python -m tests.chaos --seed $(SEED) $(ARGS)
 
 soak: .venv/test/.done
 	.venv/test/bin/python tests/soak/run.py --seed $(SEED) $(ARGS)
