@@ -13,6 +13,8 @@ older than its time to live:
   answer for, or whose caller went away while it did: it may be made.
 - That there is no such file is remembered for five seconds at most, below every version: it hides no file that is born meanwhile.
 
+- While the database does not answer, the last known version of an upload will do for signing, up to the life of a URL (see `LastKnown`).
+
 And those that keep the database from being asked: one read per record and process at a time, however many ask; a copy that is asked for
 in the last tenth of its life is read anew in the background, once, by the process that has put it there (or else, in the last
 twentieth, by another); lives differ by a third, so that what was kept together does not end together.
@@ -34,6 +36,7 @@ from uploadcore.copies import file_from, file_values, upload_from, upload_values
 from uploadcore.errors import UploadCoreError
 from uploadcore.file import File
 from uploadcore.invalidation import Invalidations
+from uploadcore.known import LastKnown
 from uploadcore.ports import Cache, Clock, Database, Transaction
 from uploadcore.records import ID
 from uploadcore.tally import Tally
@@ -112,6 +115,7 @@ class CachedRecords(Generic[Record]):
         database: Database,
         clock: Clock,
         ttl: timedelta,
+        known_for: timedelta | None,
         invalidations: Invalidations | None,
         tally: Tally,
     ) -> None:
@@ -122,24 +126,28 @@ class CachedRecords(Generic[Record]):
         self._clock = clock
         self._ttl = ttl
         self._invalidations = invalidations
+        self._known: LastKnown[Record] = LastKnown(clock, known_for)
         self._found = tally.reads.setdefault(kind.name, Counter())
         self._name = random.getrandbits(32)
         self._reading: dict[str, tuple[float, asyncio.Task[Record | None]]] = {}
         self._decoded: Callable[[bytes], _Copy[Record] | None] = lru_cache(DECODED)(self._decode)
 
     async def get(self, record_id: str) -> Record | None:
-        """The record, perhaps `ttl` old; `None` if there is none.
+        """The record, perhaps `ttl` old, or `known_for` while the database is away; `None` if there is none.
 
         Raises:
-            DatabaseUnavailableError: The database was to be asked, and did not answer.
+            DatabaseUnavailableError: The database was to be asked, and did not answer within 1.5 s; and nothing is known that will do.
         """
         if not ID.fullmatch(record_id):
             return None
         copy = await self._copy(record_id)
         if copy is None:
             self._found["miss"] += 1
-            return await asyncio.shield(self._read(record_id))
+            return await self._known.unless_answered(record_id, self._read(record_id))
         self._found["absent" if copy.record is None else "hit"] += 1
+        if copy.record is not None and not self._known.is_known(copy.record):
+            # Read by whoever put it there, a time to live ago at most.
+            self._known.keep(copy.record, as_of=self._clock.monotonic() - self._ttl.total_seconds())
         if not copy.is_refreshed and copy.refresh_from <= self._clock.now().timestamp():
             copy.is_refreshed = True
             self._read(record_id)
@@ -153,6 +161,7 @@ class CachedRecords(Generic[Record]):
             as_of: The clock's monotonic seconds when the database was called for it.
         """
         self._reading.pop(record.id, None)  # it may have seen what was before: who asks from now on reads again
+        self._known.keep(record, as_of=as_of)
         if self._cache is None or self._invalidations is None:
             return
         key, version = self._key(record.id), _version(record)
@@ -177,6 +186,7 @@ class CachedRecords(Generic[Record]):
             record: As it was before, by its version.
         """
         self._reading.pop(record.id, None)
+        self._known.forget(record.id)
         if self._invalidations is not None:
             self._invalidations.add(self._key(record.id), _version(record) + 1, keep=self._ttl)
 
@@ -224,6 +234,8 @@ class CachedRecords(Generic[Record]):
     async def _fill(self, record_id: str, began: float) -> Record | None:
         async with self._database.reader(single=True) as tx:
             record = await self._kind.read(tx, record_id)
+        if record is not None and self._reading.get(record_id, (0.0, None))[1] is asyncio.current_task():
+            self._known.keep(record, as_of=began)  # nothing has overtaken it since
         if not self._is_old(began) and (record is not None or self._kind.absence):
             stored = await self._store(record_id, record, began)
             if stored is not None and record is not None and self._invalidations is not None:
@@ -277,9 +289,10 @@ class Copies:
         *,
         upload_ttl: timedelta,
         file_ttl: timedelta,
+        known_for: timedelta,
         tally: Tally,
     ) -> None:
-        """Read the database through `cache`; `None`: there is none. What is found is counted in `tally`."""
+        """Read the database through `cache`; `None`: there is none. While the database is away, uploads as they were `known_for` ago will do. What is found is counted in `tally`."""
         self._invalidations = None if cache is None else Invalidations(cache, clock)
         self.uploads = CachedRecords(
             _UPLOADS,
@@ -287,6 +300,7 @@ class Copies:
             database=database,
             clock=clock,
             ttl=upload_ttl,
+            known_for=known_for,
             invalidations=self._invalidations,
             tally=tally,
         )
@@ -296,6 +310,7 @@ class Copies:
             database=database,
             clock=clock,
             ttl=file_ttl,
+            known_for=None,
             invalidations=self._invalidations,
             tally=tally,
         )

@@ -79,8 +79,8 @@ class UploadConfig:
 
     @property
     def recheck_after(self) -> timedelta:
-        """When nothing that was signed before can still arrive."""
-        return self.url_lifetime + self.recheck_margin
+        """When nothing that was signed can still arrive: while the database is away, URLs are signed for uploads as they were a URL's life ago."""
+        return 2 * self.url_lifetime + self.recheck_margin
 
     @property
     def orphan_age(self) -> timedelta:

@@ -88,6 +88,7 @@ class UploadCore:
             clock,
             upload_ttl=self.config.cache_ttl,
             file_ttl=self.config.file_cache_ttl,
+            known_for=self.config.url_lifetime,
             tally=self.tally,
         )
         steps = UploadSteps(

@@ -25,7 +25,7 @@ async def test_rule_10_an_abort_leaves_nothing_at_the_store_and_says_so_once(rig
     assert (rig.store.multiparts, rig.store.objects, rig.events) == ({}, {}, ["upload.aborted"])
     assert rig.database.inner.files[upload.file_id].status is FileStatus.FAILED
     assert rig.database.inner.open_quota(OWNER) == (0, 0)
-    assert rig.only().recheck_at == rig.clock.now() + timedelta(minutes=15, hours=1)
+    assert rig.only().recheck_at == rig.clock.now() + timedelta(minutes=30, hours=1)
 
 
 async def test_rule_2_the_abort_is_recorded_before_the_store_is_called(rig: Rig) -> None:
@@ -91,7 +91,7 @@ async def test_rule_10_what_lands_after_the_abort_is_removed_when_the_last_url_h
     assert rig.bodies == [b"hello"]
 
     assert (await rig.core.sweep()).rechecked == 0
-    rig.after(minutes=61)
+    rig.after(minutes=76)
     report = await rig.core.sweep()
 
     assert (report.rechecked, rig.bodies) == (1, [])

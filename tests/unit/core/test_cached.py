@@ -205,6 +205,7 @@ async def test_rule_11_who_asks_two_seconds_later_does_not_share_a_stalled_read(
 
 async def test_a_failed_read_is_every_waiters_failure_and_the_next_reads_again(rig: Rig) -> None:
     upload = await rig.begin()
+    rig.after(minutes=15)  # longer than what is known will do
     rig.database.faults.fail("reader", DatabaseUnavailableError("away"))
 
     answers = await asyncio.gather(*(sign(rig, upload.id) for _ in range(3)), return_exceptions=True)

@@ -30,8 +30,10 @@ def test_what_can_not_work_is_refused_by_name(wrong: dict[str, Any], named: str)
         UploadConfig(**wrong)
 
 
-def test_the_recheck_comes_an_hour_after_the_last_url_and_orphans_are_older_than_any_upload_and_its_urls() -> None:
+def test_the_recheck_comes_an_hour_after_the_last_url_of_the_oldest_copy_and_orphans_are_older_than_any_upload_and_its_urls() -> (
+    None
+):
     config = UploadConfig(url_lifetime=timedelta(days=7), upload_lifetime=timedelta(days=2))
 
-    assert config.recheck_after == timedelta(days=7, hours=1)
+    assert config.recheck_after == timedelta(days=14, hours=1)
     assert config.orphan_age == timedelta(days=9)
