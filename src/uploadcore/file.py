@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -15,6 +16,9 @@ from uploadcore.address import Address
 from uploadcore.errors import FileNotReadyError, InvalidRequestError
 
 __all__ = ["Checksum", "ChecksumAlgorithm", "File", "FileStatus", "FileView", "VerifiedBy", "Visibility"]
+
+_MISLEADING = re.compile(r"[\x80-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""Controls, line ends and embeddings of direction (Unicode Standard Annex 9, section 2); ASCII's controls are in no name."""
 
 
 class ChecksumAlgorithm(StrEnum):
@@ -150,6 +154,11 @@ class File:
         if self.status is not FileStatus.AVAILABLE:
             return False
         return self.visibility is Visibility.PUBLIC or (caller is not None and self.visibility is Visibility.UNLISTED)
+
+    @property
+    def download_name(self) -> str:
+        """What a download is called: the name without what makes it read as another (`…gpj.exe`, turned around, as `…exe.jpg`)."""
+        return _MISLEADING.sub("_", self.name)
 
     def becomes_available(
         self,

@@ -100,7 +100,10 @@ class FileService:
         if file.status is not FileStatus.AVAILABLE:
             raise FileNotReadyError(file_id=file.id, status=file.status)
         return await self._store.presign_get(
-            file.address, filename=file.name, content_type=file.content_type, expires_in=self._config.url_lifetime
+            file.address,
+            filename=file.download_name,
+            content_type=file.content_type,
+            expires_in=self._config.url_lifetime,
         )
 
     # --- change ---------------------------------------------------------------------------------------------------

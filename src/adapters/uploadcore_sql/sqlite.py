@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,8 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine
 
 from uploadcore.errors import DatabaseUnavailableError, InvalidRequestError
 from uploadcore.ports import Transaction
+from uploadcore.system import SystemClock
+from uploadcore.waking import woken
 from uploadcore_sql.connection_thread import ConnectionThread
 from uploadcore_sql.errors import map_exceptions, once_free
 from uploadcore_sql.schema import SchemaState, installation_of, migrate, schema_state
@@ -47,6 +49,7 @@ class SqliteBackend:
         self._readers = readers
         self._patience = patience.total_seconds()
         self._installation_id: str | None = None
+        self._events_written = asyncio.Event()
         self._writing: ConnectionPool | None = None
         self._reading: ConnectionPool | None = None
 
@@ -95,18 +98,22 @@ class SqliteBackend:
             DatabaseUnavailableError: No turn in time; on entering, inside, or on commit, where the outcome is then unknown.
         """
         del single  # a trip to the thread is no round trip to a server
-        return Session(self._opened(self._writing), on_commit=self._count)
+        return Session(self._opened(self._writing), on_commit=self._count, on_events=self._events_written.set)
 
     def reader(self, *, single: bool = False) -> AbstractAsyncContextManager[Transaction]:
         """One consistent view: the database as it was at the first read. Writing through it fails."""
         del single
-        return Session(self._opened(self._reading), on_commit=None)
+        return Session(self._opened(self._reading), on_commit=None, on_events=self._events_written.set)
 
     async def installation_id(self) -> str:
         """Made once, by the first migration."""
         if self._installation_id is None:
             raise DatabaseUnavailableError("the database is not open")
         return self._installation_id
+
+    async def events_written(self, timeout: timedelta) -> None:  # noqa: ASYNC109 - as the port has it
+        """Wait until this process has written events since this last returned, or so long. Of other processes nothing is heard."""
+        await woken(self._events_written, SystemClock(), timeout)
 
     async def schema(self) -> SchemaState:
         """How far the schema is. A file that is not there is not made."""
@@ -137,9 +144,13 @@ class SqliteBackend:
 
     def _connect(self, set_up: Callable[[sqlite3.Connection], None]) -> sqlite3.Connection:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as exc:
             raise DatabaseUnavailableError(f"the folder of {self.path} can't be made: {exc.strerror}") from exc
+        # SQLite would make it for all to read; its further files get the permissions of this one. Only where there is none: closing a
+        # descriptor of a database that is in use would drop this process's locks on it (sqlite.org/howtocorrupt.html, section 2.2).
+        with suppress(OSError):
+            self.path.touch(mode=0o600, exist_ok=False)
         # isolation_level None: the driver begins nothing by itself.
         connection = sqlite3.connect(self.path, timeout=self._patience, isolation_level=None)
         try:

@@ -264,12 +264,16 @@ def _refusal(response: BaseHTTPResponse, file: File) -> Exception:
 
 
 def _place(target: Path | None, file: File) -> Path:
-    """Where the file goes. Its name was given by somebody else: only its last component is taken, and no control characters."""
+    """Where the file goes. Its name was given by somebody else: only its last component is taken, and no control characters.
+
+    Nor a dot in front: what is hidden in a home folder, a shell may run.
+    """
     if target is not None and not target.is_dir():
         return target
     name = PureWindowsPath(PurePosixPath(file.name).name).name
     name = "".join(letter for letter in name if letter.isprintable()).strip()
     safe = name if name not in {"", ".", ".."} else file.id
+    safe = f"_{safe[1:]}" if safe.startswith(".") else safe
     return (target or Path()) / safe
 
 

@@ -10,12 +10,14 @@ import asyncio
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-__all__ = ["MAX_HEAD", "REQUEST_TIMEOUT", "BoundedHttpProtocol"]
+__all__ = ["MAX_HEAD", "MAX_PIPELINED", "REQUEST_TIMEOUT", "BoundedHttpProtocol"]
 
 MAX_HEAD = 64 * 1024
 """Bytes of request line and headers: as much as AWS's ALB lets through."""
 REQUEST_TIMEOUT = 60.0
 """Seconds for a head, and with it the body of an API call (2 MiB at most). Bodies at `/data` have a rule of their own there."""
+MAX_PIPELINED = 16
+"""Requests that may wait on one connection for those before them. They are kept whole, and no client in use sends any (RFC 9112, section 9.3.2)."""
 _DATA = b"/data/"
 
 
@@ -24,6 +26,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     _is_in_head = True
     _is_awaited = True
+    _is_whole = False
     _head_size = 0
     _timer: asyncio.TimerHandle | None = None
 
@@ -53,8 +56,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request begins."""
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise ValueError("too many requests were sent at once")  # the parser's caller answers 400, and closes
         super().on_message_begin()
         self._is_in_head = self._is_awaited = True
+        self._is_whole = False
         self._head_size = 0
 
     def on_headers_complete(self) -> None:
@@ -69,7 +75,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """All of it is there."""
         super().on_message_complete()
         self._is_awaited = False
+        self._is_whole = True
         self._disarm()
+
+    def on_response_complete(self) -> None:
+        """An answer is sent. If that was before all of the request was there, the rest has no more time than an API call."""
+        is_of_last = not self.pipeline
+        super().on_response_complete()
+        if is_of_last and not self._is_whole and not self.transport.is_closing():
+            self._is_awaited = True
+            self._await_request()
 
     def _await_request(self) -> None:
         if self._timer is None:

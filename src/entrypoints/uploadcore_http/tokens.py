@@ -28,7 +28,8 @@ REMEMBERED = 10_000
 """Tokens whose verdict is kept: about 3 MiB."""
 REMEMBERED_FOR = 300.0
 """Seconds a verdict is kept at most, so that a key that is withdrawn stops counting although tokens it signed live on."""
-_OWNER = re.compile(r"[^\x00-\x1f\x7f]{1,255}")
+_OWNER = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}")
+"""No control characters, and no halves of surrogate pairs, which JSON can hold (RFC 8259, section 8.2) and no database can."""
 
 log = logging.getLogger("uploadcore.http")
 

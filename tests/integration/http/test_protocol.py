@@ -10,14 +10,18 @@ from typing import Any
 import pytest
 import uvicorn
 
-from uploadcore_http.protocol import MAX_HEAD, BoundedHttpProtocol
+from uploadcore_http.protocol import MAX_HEAD, MAX_PIPELINED, BoundedHttpProtocol
 
 ANSWER = b"HTTP/1.1 200 OK"
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:
-    """Answers with the size of the body."""
+    """Answers with the size of the body; at `/data/refused` before there is one."""
     size = 0
+    if scope["path"] == "/data/refused":
+        await send({"type": "http.response.start", "status": 403, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body"})
+        return
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
@@ -131,3 +135,78 @@ async def test_requests_on_one_connection_are_counted_one_by_one() -> None:
             writer.write(request[1_000:])
             assert (await reader.read(1_000)).startswith(ANSWER)
         writer.close()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_the_body_of_a_request_that_was_refused_is_not_waited_for_without_end() -> None:
+    async with listening() as port, asyncio.timeout(10):
+        answer = await answer_to(port, b"GET /data/refused HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n12")
+        assert answer.startswith(b"HTTP/1.1 403")
+
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /data/refused HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n12")
+        everything = await reader.read()  # to the end of the connection
+        writer.close()
+
+    assert everything.count(b"HTTP/1.1") == 1
+
+
+async def test_as_many_requests_at_once_as_may_wait_are_answered_in_order() -> None:
+    async with listening() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        count = MAX_PIPELINED + 1
+        for number in range(count):
+            writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (number, b"x" * number))
+        sizes = []
+        for number in range(count):
+            await reader.readuntil(b"\r\n\r\n")
+            sizes.append(int(await reader.readexactly(len(str(number)))))
+        writer.close()
+
+    assert sizes == list(range(count))
+
+
+async def test_more_requests_at_once_than_may_wait_are_refused() -> None:
+    async with listening() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" * 2_000)
+        everything = await reader.read()
+        writer.close()
+
+    assert b"HTTP/1.1 400" in everything
+    assert everything.count(b"HTTP/1.1 200") <= MAX_PIPELINED + 1
+
+
+AMBIGUOUS = {
+    "two lengths": b"content-length: 5\r\ncontent-length: 6\r\n\r\n12345",
+    "a length and chunks": b"content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunks and a length": b"transfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n0\r\n\r\n",
+    "chunks that are not last": b"transfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+    "a length with a sign": b"content-length: +5\r\n\r\n12345",
+    "a length in hexadecimal": b"content-length: 0x5\r\n\r\n12345",
+    "a length of many digits": b"content-length: 99999999999999999999999\r\n\r\n12345",
+    "a list of lengths": b"content-length: 5, 5\r\n\r\n12345",
+    "a blank before the colon": b"content-length : 5\r\n\r\n12345",
+    "a folded header": b"x-a: 1\r\n content-length: 5\r\n\r\n",
+    "U+0000 in a header": b"x-a: \x00\r\n\r\n",
+    "a chunk whose size is none": b"transfer-encoding: chunked\r\n\r\n-1\r\n\r\n",
+    "a chunk larger than said": b"transfer-encoding: chunked\r\n\r\n1\r\n12\r\n0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("rest", AMBIGUOUS.values(), ids=AMBIGUOUS.keys())
+async def test_a_request_whose_end_others_may_see_elsewhere_is_refused_and_nothing_after_it_served(rest: bytes) -> None:
+    async with listening() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST / HTTP/1.1\r\nhost: x\r\n" + rest + b"GET /smuggled HTTP/1.1\r\nhost: x\r\n\r\n")
+        everything = await reader.read()
+        writer.close()
+
+    assert b"HTTP/1.1 400" in everything
+    assert b"HTTP/1.1 200" not in everything
+
+
+@pytest.mark.parametrize("target", [b"http://[", b"/\xff", b"evil.example:80", b"/a b", b""])
+async def test_a_target_that_is_none_is_400(target: bytes) -> None:
+    async with listening() as port:
+        assert (await answer_to(port, b"GET " + target + b" HTTP/1.1\r\nhost: x\r\n\r\n")).startswith(b"HTTP/1.1 400")
