@@ -25,6 +25,8 @@ __all__ = ["WebhookPublisher", "from_url"]
 
 log = logging.getLogger(__name__)
 
+MAX_CONNECTIONS = 32
+"""As many as a relay makes deliveries to one destination at a time."""
 CONNECT_TIMEOUT = 3.0
 """Seconds for finding a host's addresses, and again for each that is tried."""
 KEEP_ALIVE = 15.0
@@ -53,7 +55,7 @@ class WebhookPublisher:
     Args:
         url: Where to, and behind a `#`, which is not sent: `secret=whsec_…`, again for each further secret: all sign, so that a receiver may
             change from one to the other; and, all of them optional, `timeout` (seconds for a whole delivery, by default 8),
-            `max_connections` (8), `allow` (addresses and networks that are not on the open internet and may be sent to, with commas between
+            `max_connections` (32), `allow` (addresses and networks that are not on the open internet and may be sent to, with commas between
             them), `allow_http=true` (elsewhere than to this machine), `ca_file` (authorities to trust, as a PEM file, instead of the system's).
         source: What the events say they come from: the address of the service.
         clock: For the time that is signed.
@@ -75,13 +77,12 @@ class WebhookPublisher:
         self._clock = clock or SystemClock()
         self._signers = [Webhook(secret) for secret in self._url.secrets]
         self._timeout: float = self._url.options.get("timeout", 8.0)
-        self._max_connections: int = self._url.options.get("max_connections", 8)
+        self._max_connections: int = self._url.options.get("max_connections", MAX_CONNECTIONS)
         self._tls = _tls_context(self._url)
         self._resolver = resolver
         self._own_resolver: SystemResolver | None = None
         self._network: CheckedNetwork | None = None
         self._pool: httpcore.AsyncConnectionPool | None = None
-        self._slots = asyncio.Semaphore(self._max_connections)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self._url)!r})"
@@ -95,7 +96,6 @@ class WebhookPublisher:
             resolver = self._own_resolver = SystemResolver()
         self._network = CheckedNetwork(resolver, self._url.options.get("allow", ()))
         # No proxy: httpcore knows the environment's as little as redirects.
-        self._slots = asyncio.Semaphore(self._max_connections)
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=self._tls,
             max_connections=self._max_connections,
@@ -123,8 +123,7 @@ class WebhookPublisher:
         if pool is None:
             raise DeliveryError("the publisher is not open")
         body = json.dumps(cloud_event(event, source=self._source), ensure_ascii=False, separators=(",", ":"))
-        async with self._slots:  # the time a delivery has does not begin while others have theirs
-            status = await self._post(pool, self._headers(event.id, body), body.encode())
+        status = await self._post(pool, self._headers(event.id, body), body.encode())
         if status == 410:
             raise UndeliverableError(f"{self._url} answers 410: it takes no events any more")
         if not 200 <= status < 300:
