@@ -192,9 +192,17 @@ class StoreUnavailableError(UploadCoreError):
 
 
 class DatabaseUnavailableError(UploadCoreError):
-    """The database did not answer. Nothing acknowledged is lost: try again."""
+    """The database did not answer. Nothing acknowledged is lost: try again.
+
+    Attributes:
+        is_away: It can't be asked at all, for now: there is nothing to put right here but to wait.
+    """
 
     code = "database_unavailable"
+
+    def __init__(self, message: str, *, is_away: bool = False) -> None:
+        super().__init__(message)
+        self.is_away = is_away
 
 
 class DeliveryError(UploadCoreError):

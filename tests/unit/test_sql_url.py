@@ -70,7 +70,7 @@ def test_from_url_opens_nothing(tmp_path: Path) -> None:
 def test_every_spelling_of_postgresql_is_the_drivers(scheme: str) -> None:
     url = PostgresUrl.read(f"{scheme}://app:p%40ss@one:5432,two:5433/uploads?sslmode=verify-full&pool_size=3")
     assert url.dsn == "postgresql://app:p%40ss@one:5432,two:5433/uploads?sslmode=verify-full"
-    assert (url.pool_size, url.pool_timeout, url.connect_timeout) == (3, 5.0, 5.0)
+    assert (url.pool_size, url.pool_timeout, url.connect_timeout) == (3, 2.0, 2.0)
 
 
 def test_what_the_url_asks_of_the_server_goes_before_what_we_do() -> None:

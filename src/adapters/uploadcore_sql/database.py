@@ -32,6 +32,9 @@ class _Backend(Protocol):
 
     write_transactions: int
 
+    @property
+    def clock_offset(self) -> timedelta | None: ...
+
     async def open(self) -> None: ...
     async def close(self) -> None: ...
     def transaction(self, *, single: bool = False) -> AbstractAsyncContextManager[Transaction]: ...
@@ -147,6 +150,11 @@ class SqlDatabase:
             DatabaseUnavailableError: It can't be asked.
         """
         return await self._backend.schema()
+
+    @property
+    def clock_offset(self) -> timedelta | None:
+        """How far the database's clock is ahead of this process's; `None`: it is the same one, or not known yet."""
+        return self._backend.clock_offset
 
     async def migrate(self) -> SchemaState:
         """Bring the schema up to date; return how far it was before. Needs no `open`. Safe for any number of processes at once.

@@ -6,19 +6,22 @@ import asyncio
 import time
 import uuid
 from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
 from typing import Any
+from weakref import WeakSet
 
 try:
     import asyncpg
 except ImportError as exc:
     raise ImportError("PostgreSQL needs packages that are not installed: pip install 'uploadcore[postgres]'") from exc
 from sqlalchemy import Connection, Engine, event, text
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from uploadcore.errors import DatabaseUnavailableError
 from uploadcore.ports import Transaction
 from uploadcore_sql.postgres_errors import MIGRATE, map_exceptions
+from uploadcore_sql.postgres_pulse import Pulse
 from uploadcore_sql.postgres_session import PostgresSession, SingleCall, Underway
 from uploadcore_sql.postgres_url import PostgresUrl
 from uploadcore_sql.schema import SchemaState, installation_of, migrate, schema_state
@@ -30,7 +33,7 @@ RECYCLED_AFTER = 1_800
 """Seconds after which a connection is replaced: so that load balancers, rotated credentials and memory of old sessions get their turn."""
 IDLE_BEFORE_PING = 5.0
 """Seconds a connection may have lain idle to be used without a question. One whose end was told is never used, however short that is ago."""
-PING_TIMEOUT = 2.0
+PING_TIMEOUT = 1.0
 MIGRATION_LOCK = 0x75706C6F6164636F
 """Key of the advisory lock that lets one process migrate at a time: 'uploadco'."""
 MIGRATION_PATIENCE = 60.0
@@ -52,6 +55,8 @@ class PostgresBackend:
     def __init__(self, url: str) -> None:
         self.url = PostgresUrl.read(url)
         self.write_transactions = 0
+        self._connections: WeakSet[asyncpg.Connection] = WeakSet()
+        self._pulse = Pulse(self._connect_for_pulse, self._cut)
         self._installation_id: str | None = None
         self._writing: AsyncEngine | None = None
         self._reading: AsyncEngine | None = None
@@ -64,6 +69,7 @@ class PostgresBackend:
 
     async def open(self) -> None:
         """Connect, and see whether the schema is one this code can work on."""
+        self._underway = Underway()
         engine = self._engine()
         try:
             with map_exceptions():
@@ -76,12 +82,14 @@ class PostgresBackend:
         self._reading = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         if self.url.keeps_sessions:
             self._alone = engine.sync_engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._pulse.start()
 
     async def close(self) -> None:
         """Cut what is open, close all connections. Idempotent."""
         await self._underway.stop()
         if self._writing is not None:
             await self._writing.dispose()
+        await self._pulse.stop()
 
     def transaction(self, *, single: bool = False) -> AbstractAsyncContextManager[Transaction]:
         """`READ COMMITTED`: what decides is decided inside one statement, on the row as it is then."""
@@ -129,6 +137,11 @@ class PostgresBackend:
         finally:
             await engine.dispose()  # and with its connection goes the lock
 
+    @property
+    def clock_offset(self) -> timedelta | None:
+        """How far the server's clock is ahead of this process's; `None`: not known yet."""
+        return self._pulse.clock_offset
+
     def _engine(self, **driver_options: Any) -> AsyncEngine:
         url = self.url
         keeps = url.keeps_sessions
@@ -155,6 +168,21 @@ class PostgresBackend:
         return engine
 
     async def _connect(self, **driver_options: Any) -> asyncpg.Connection:
+        if self._pulse.is_away:
+            raise ConnectionRefusedError(None, "it does not answer")
+        connection = await self._new_connection(**driver_options)
+        self._connections.add(connection)
+        return connection
+
+    async def _connect_for_pulse(self) -> asyncpg.Connection:
+        return await self._new_connection()
+
+    def _cut(self) -> None:
+        """End every connection: whoever waits for an answer is told that there will be none."""
+        for connection in list(self._connections):
+            connection.terminate()
+
+    async def _new_connection(self, **driver_options: Any) -> asyncpg.Connection:
         url = self.url
         options = {
             "timeout": url.connect_timeout,
@@ -217,5 +245,7 @@ def _refuse_if_dead(connection: Any, record: Any, proxy: Any) -> None:
     if time.monotonic() - record.info.get("idle_since", time.monotonic()) > IDLE_BEFORE_PING:
         try:
             connection.run_async(lambda driver: driver.execute("SELECT 1", timeout=PING_TIMEOUT))
+        except TimeoutError as exc:  # and so with all others that are as old: they are not asked one by one
+            raise InvalidatePoolError from exc
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as exc:
             raise DisconnectionError from exc

@@ -43,6 +43,8 @@ _ADVICE = {
 """By SQLSTATE. Source: PostgreSQL documentation, appendix A."""
 _OVERTAKEN = frozenset({"40001", "40P01"})
 """Serialization failure and deadlock: the server undid the whole transaction because of another one's."""
+_AWAY = frozenset({"53300", "57P01", "57P02", "57P03"})
+"""Nothing is wrong with what was asked: the server starts, stops, or has no room for us now."""
 _UNIQUE = "23505"
 _NOT_STORABLE = frozenset({"22003", "22021"})
 """A number out of range, a character that has no place in text."""
@@ -62,15 +64,18 @@ def map_exceptions() -> Iterator[None]:
     try:
         yield
     except PoolTimeoutError as exc:
-        raise DatabaseUnavailableError("the database is busy: no connection came free in time; try again") from exc
+        told = "the database is busy: no connection came free in time; try again"
+        raise DatabaseUnavailableError(told, is_away=True) from exc
     except PendingRollbackError as exc:  # it broke where something was still to be ended
-        raise DatabaseUnavailableError("the database can't be used: the connection was lost: try again") from exc
+        told = "the database can't be used: the connection was lost: try again"
+        raise DatabaseUnavailableError(told, is_away=True) from exc
     except (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError) as exc:
         _raise_mapped(exc)
     except TimeoutError as exc:
-        raise DatabaseUnavailableError("the database did not answer in time: try again") from exc
+        raise DatabaseUnavailableError("the database did not answer in time: try again", is_away=True) from exc
     except OSError as exc:
-        raise DatabaseUnavailableError(f"the database can't be reached: {exc.strerror or type(exc).__name__}") from exc
+        told = f"the database can't be reached: {exc.strerror or type(exc).__name__}"
+        raise DatabaseUnavailableError(told, is_away=True) from exc
 
 
 def _raise_mapped(error: Exception) -> NoReturn:
@@ -90,7 +95,8 @@ def _raise_mapped(error: Exception) -> NoReturn:
     told = str(cause.args[0]) if cause.args else type(cause).__name__
     advice = _ADVICE.get(code) or ("" if code else "the connection was lost: try again")
     because = f"{advice} ({told})" if advice else told
-    raise DatabaseUnavailableError(f"the database can't be used: {because}") from error
+    is_away = not code or code in _AWAY or code.startswith("08")  # the class of connection exceptions
+    raise DatabaseUnavailableError(f"the database can't be used: {because}", is_away=is_away) from error
 
 
 def _driver_error(error: Exception) -> BaseException:

@@ -19,7 +19,7 @@ __all__ = ["SCHEMES", "PostgresUrl"]
 SCHEMES = frozenset({"postgresql", "postgres", "postgresql+asyncpg"})
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^:\[\]@]*)(:[0-9]{1,5})?")
-_DEFAULTS = {"pool_size": 16.0, "pool_timeout": 5.0, "connect_timeout": 5.0, "command_timeout": 15.0}
+_DEFAULTS = {"pool_size": 16.0, "pool_timeout": 2.0, "connect_timeout": 2.0, "command_timeout": 15.0}
 """Connections; seconds."""
 _SETTINGS = MappingProxyType(
     {

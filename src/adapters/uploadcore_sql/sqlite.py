@@ -105,6 +105,11 @@ class SqliteBackend:
         del single
         return Session(self._opened(self._reading), on_commit=None, on_events=self._events_written.set)
 
+    @property
+    def clock_offset(self) -> timedelta | None:
+        """None: it is this machine's clock."""
+        return None
+
     async def installation_id(self) -> str:
         """Made once, by the first migration."""
         if self._installation_id is None:
