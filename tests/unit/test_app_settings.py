@@ -88,6 +88,12 @@ def test_variables_are_read_and_arguments_come_before_them(monkeypatch: pytest.M
         ({"log_format": "xml"}, "UPLOADCORE_LOG_FORMAT: "),
         ({"key_prefix": "/x/"}, "UPLOADCORE_KEY_PREFIX: "),
         ({"part_size_min": "0"}, "UPLOADCORE_PART_SIZE_MIN: "),
+        ({"events": "https://a.example/#secret=hunter2"}, "UPLOADCORE_EVENTS: is name=URL for each destination"),
+        ({"events": "a=https://a.example/ B=redis://b"}, "word 2 is not: a name is"),
+        ({"events": f"{'a' * 64}=redis://b"}, "UPLOADCORE_EVENTS: is name=URL"),
+        ({"events": "a=redis"}, "UPLOADCORE_EVENTS: is name=URL"),
+        ({"events": "a=redis://a a=redis://b"}, "UPLOADCORE_EVENTS: has two destinations of one name"),
+        ({"background": "perhaps"}, "UPLOADCORE_BACKGROUND: "),
         ({"unheard_of": "1"}, "UPLOADCORE_UNHEARD_OF: "),
     ],
 )
@@ -100,9 +106,21 @@ def test_what_can_not_be_used_is_one_line_that_names_the_variable(given: dict[st
     assert refused.value.exit_status == 2
 
 
+def test_destinations_are_words_and_all_but_the_first_equals_sign_is_the_urls() -> None:
+    settings = load_settings(events=" crm=https://a.example/?x=1#secret=whsec_Zm9v==\n  sync=redis://b/0#stream=s ")
+
+    assert settings.destinations == {
+        "crm": "https://a.example/?x=1#secret=whsec_Zm9v==",
+        "sync": "redis://b/0#stream=s",
+    }
+    assert load_settings().destinations == {}
+
+
 def test_a_complaint_never_shows_a_secret() -> None:
     with pytest.raises(ConfigurationError) as refused:
-        load_settings(auth_jwt_key="hunter2", metrics_token="hunter3", port="x")
+        load_settings(
+            auth_jwt_key="hunter2", metrics_token="hunter3", port="x", events="hunter4=https://a#secret=x hunter5"
+        )
 
     assert "hunter" not in str(refused.value)
     assert "UPLOADCORE_PORT" in str(refused.value)
@@ -110,6 +128,7 @@ def test_a_complaint_never_shows_a_secret() -> None:
 
 def test_settings_never_show_a_secret() -> None:
     assert KEY not in repr(load_settings(auth_jwt_key=KEY))
+    assert "hunter2" not in repr(load_settings(events="a=https://a.example/#secret=hunter2"))
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "uploads.example.com"])

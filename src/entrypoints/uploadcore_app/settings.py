@@ -29,6 +29,7 @@ ASYMMETRIC = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "E
 """What a JWKS may verify. No HMAC: a public key must never do as a shared secret."""
 
 _DURATION = re.compile(r"(?P<number>[0-9]{1,9}(\.[0-9]+)?)(?P<unit>[smhd]?)")
+_DESTINATION = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
@@ -83,6 +84,8 @@ class Settings(BaseSettings):
         lease: How long an instance's claim on an upload stands unless renewed; a dead one's work is taken over after it.
         sweep_interval: Pause between passes of the sweeper.
         relay_interval: Longest pause between passes of the relay.
+        events: Where events go: `name=URL` for each destination, with blanks between them.
+        background: Whether the service sweeps and relays beside its requests; `uploadcore worker` does so by itself.
         log_format: `json`, `console`, or `auto`: console on a terminal.
         log_level: Least level logged; `warning` leaves the line per request out.
     """
@@ -123,6 +126,8 @@ class Settings(BaseSettings):
         default=timedelta(seconds=60), ge=timedelta(milliseconds=100), le=timedelta(hours=1)
     )
     relay_interval: Duration = Field(default=timedelta(seconds=1), ge=timedelta(milliseconds=10), le=timedelta(hours=1))
+    events: SecretStr | None = None
+    background: bool = True
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -168,6 +173,22 @@ class Settings(BaseSettings):
             raise ValueError(f"has at least {MIN_HS256_KEY} bytes (RFC 7518, section 3.2)")
         return value
 
+    @field_validator("events")
+    @classmethod
+    def _are_destinations(cls, value: SecretStr | None) -> SecretStr | None:
+        words = [] if value is None else value.get_secret_value().split()
+        names = [name for name, _, _ in (word.partition("=") for word in words)]
+        for number, (word, name) in enumerate(zip(words, names, strict=True), 1):
+            # No word is shown: a secret may stand anywhere in one that is wrong.
+            if not _DESTINATION.fullmatch(name) or "://" not in word:
+                raise ValueError(
+                    f"is name=URL for each destination, with blanks between them, and word {number} is not: "
+                    "a name is up to 63 lower-case letters, digits and hyphens"
+                )
+        if len(set(names)) < len(names):
+            raise ValueError("has two destinations of one name")
+        return value
+
     @field_validator("auth_jwt_algorithms")
     @classmethod
     def _are_asymmetric(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -193,6 +214,12 @@ class Settings(BaseSettings):
     def has_authentication(self) -> bool:
         """Whether tokens are verified. Otherwise everybody on this machine is the same developer."""
         return self.auth_jwt_key is not None or self.auth_jwks_url is not None
+
+    @property
+    def destinations(self) -> Mapping[str, str]:
+        """Where events go: URLs by name. They hold secrets."""
+        words = "" if self.events is None else self.events.get_secret_value()
+        return {name: url for name, _, url in (word.partition("=") for word in words.split())}
 
     @property
     def base_url(self) -> str:
