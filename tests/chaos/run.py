@@ -21,7 +21,7 @@ from tests.chaos.lab import Lab, running_lab
 
 Experiment = Callable[[Lab], Awaitable[str]]
 
-MODULES = ("kills",)
+MODULES = ("kills", "cache")
 """Each has `EXPERIMENTS`, and `CI`: those of them that a short run has time for."""
 LIMIT = 600.0
 """Seconds after which an experiment counts as hanging."""
