@@ -10,11 +10,12 @@ from uploadcore.errors import UploadCoreError
 from uploadcore.ports import AdapterContext
 from uploadcore_app.errors import ConfigurationError
 
-__all__ = ["CACHES", "DATABASES", "STORES", "load_adapter"]
+__all__ = ["CACHES", "DATABASES", "PUBLISHERS", "STORES", "load_adapter"]
 
 STORES = "uploadcore.stores"
 DATABASES = "uploadcore.databases"
 CACHES = "uploadcore.caches"
+PUBLISHERS = "uploadcore.publishers"
 
 
 def load_adapter(group: str, url: str, context: AdapterContext, setting: str) -> Any:
@@ -30,7 +31,11 @@ def load_adapter(group: str, url: str, context: AdapterContext, setting: str) ->
         ConfigurationError: No such scheme, an extra is missing, or the adapter can't use the URL. Shows no part of the URL
             but its scheme: it may hold a password.
     """
-    scheme = urlsplit(url).scheme
+    try:
+        scheme = urlsplit(url).scheme
+    except ValueError:
+        # The cause would show the URL.
+        raise ConfigurationError(f"{setting}: the host can't be read") from None
     found = {plugin.name: plugin for plugin in entry_points(group=group)}
     if scheme not in found:
         installed = ", ".join(f"{name}://" for name in sorted(found)) or "none"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from uploadcore import UploadCore
 
@@ -25,8 +25,9 @@ async def in_background(core: UploadCore) -> AsyncIterator[None]:
         yield
     finally:
         task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await asyncio.gather(
+            task, return_exceptions=True
+        )  # raises the cancellation of whoever waits here, not the task's
 
 
 async def _forever(core: UploadCore) -> None:
