@@ -31,15 +31,19 @@ def of(**changes: Any) -> bytes:
     return json.dumps({**GOOD, **changes}).encode()
 
 
+NO_AUDIENCES: list[Any] = [1, None, [], {"uploadcore": 1}, [["uploadcore"]], [1]]
+NO_ISSUERS: list[Any] = [1, None, ["uploadcore"], {"uploadcore": 1}]
+NO_SUBJECTS: list[Any] = [1, True, None, ["owner"], {"owner": 1}, 1.5]
+
 WRONG_CLAIMS: dict[str, bytes] = {
-    **{f"a sub that is {value!r}": of(sub=value) for value in (1, True, None, ["owner"], {"owner": 1}, 1.5)},
+    **{f"a sub that is {value!r}": of(sub=value) for value in NO_SUBJECTS},
     "a sub of half a character": of(sub="\ud800"),
     "a sub with a C1 control": of(sub="a\x9b2Jb"),
     "a sub with a line end": of(sub="owner\n"),
-    **{f"an aud that is {value!r}": of(aud=value) for value in (1, None, [], {"uploadcore": 1}, [["uploadcore"]], [1])},
+    **{f"an aud that is {value!r}": of(aud=value) for value in NO_AUDIENCES},
     "an aud in other letters": of(aud="UploadCore"),
     "an aud with a U+0000": of(aud="uploadcore\x00"),
-    **{f"an iss that is {value!r}": of(iss=value) for value in (1, None, ["uploadcore"], {"uploadcore": 1})},
+    **{f"an iss that is {value!r}": of(iss=value) for value in NO_ISSUERS},
     "an iss with a slash": of(iss="uploadcore/"),
     **{f"an exp that is {value!r}": of(exp=value) for value in (None, False, -1, 0, "", {}, -(10**400), "1e400")},
     **{f"an nbf that is {value!r}": of(nbf=value) for value in ("tomorrow", [], {}, NOW + 60, 10**400)},
