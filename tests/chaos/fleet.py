@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import shutil
 import signal
+import socket
 import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tests.servers.process import ServerError, ServerProcess, free_port, new_folder
+from tests.servers.process import ServerError, ServerProcess, new_folder
 from tests.soak.service import COMMAND
 
-__all__ = ["Balancer", "Fleet", "Instance", "until"]
+__all__ = ["Balancer", "Fleet", "Instance", "stable_port", "until"]
 
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 45.0
@@ -51,6 +53,17 @@ backend instances
 """
 
 
+def stable_port() -> int:
+    """A port nobody listens on, of those that no outgoing connection is given: it must be free again after a restart."""
+    while True:
+        port = random.randint(10_000, 32_000)  # Linux: net.ipv4.ip_local_port_range begins at 32768
+        try:
+            with socket.create_server(("127.0.0.1", port)):
+                return port
+        except OSError:
+            continue
+
+
 async def until(condition: Callable[[], bool], within: float, complaint: str) -> None:
     """Look again and again until it holds; for `within` seconds."""
     end = asyncio.get_running_loop().time() + within
@@ -70,7 +83,7 @@ class Instance:
 
     def __init__(self, name: str, folder: Path, settings: Mapping[str, str]) -> None:
         self.name = name
-        self.port = free_port()
+        self.port = stable_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.folder = folder
         self.log = folder / f"{name}.log"
@@ -153,7 +166,7 @@ class Balancer:
     """HAProxy from Debian in front of instances: it looks at their readiness, and tries a refused connection elsewhere."""
 
     def __init__(self) -> None:
-        self.port = free_port()
+        self.port = stable_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._process: ServerProcess | None = None
 

@@ -60,15 +60,21 @@ class Lab:
         return short if self.is_short else full
 
     @asynccontextmanager
-    async def world(self, *, instances: int = 2, **settings: str) -> AsyncIterator[World]:
-        """A fleet of so many instances, started, on a database and a bucket of its own.
+    async def world(
+        self, *, instances: int = 2, bucket: str | None = None, database: str | None = None, **settings: str
+    ) -> AsyncIterator[World]:
+        """A fleet of so many instances, started.
 
         Args:
             instances: How many.
+            bucket: That of another world; by default one of its own.
+            database: One that is there and migrated; by default one of its own.
             settings: Of the service, over those that all have.
         """
-        world = World(self, settings, bucket=self.store.new_bucket(), database=self.postgres.new_database())
-        await world.command("migrate")
+        new = self.postgres.new_database() if database is None else database
+        world = World(self, settings, bucket=bucket or self.store.new_bucket(), database=new)
+        if database is None:
+            await world.command("migrate")
         try:
             world.build(instances)
             await world.fleet.start()

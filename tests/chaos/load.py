@@ -208,13 +208,26 @@ class Client:
     ) -> dict[str, Any]:
         """One call to the service, tried again where that may help; the answer's JSON.
 
+        Args:
+            operation: Under which name it is counted.
+            method: HTTP's.
+            path: With query.
+            body: To be sent as JSON.
+            owner: On whose behalf.
+            headers: More of them.
+            url: Whom to ask first, past the balancer; later tries go through it.
+
         Raises:
             CallError: It was refused for good.
         """
 
+        first = url
+
         async def attempt() -> dict[str, Any]:
+            nonlocal first
             began = time.perf_counter()
-            answer = await self._answer(method, (url or self.url) + path, owner=owner, body=body, headers=headers)
+            base, first = first or self.url, None
+            answer = await self._answer(method, base + path, owner=owner, body=body, headers=headers)
             self.statuses[answer.status_code] += 1
             self.seconds.setdefault(operation, []).append(time.perf_counter() - began)
             document = _document(answer)

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from tests.chaos.faults import Cut, Edge, Faults, Passing, ProxyLoop
+from tests.chaos.fleet import stable_port
 
 __all__ = ["Far", "TcpProxy", "at_host", "at_socket"]
 
@@ -49,7 +50,7 @@ class TcpProxy:
     def listen(self, source: str) -> int:
         """The port of this source."""
         if source not in self._ports:
-            self._ports[source] = 0
+            self._ports[source] = stable_port()
             self._proxies.run(self._listen(source))
         return self._ports[source]
 
@@ -78,7 +79,6 @@ class TcpProxy:
 
         server = await asyncio.start_server(converse, "127.0.0.1", self._ports[source], backlog=512)
         self._servers[source] = server
-        self._ports[source] = server.sockets[0].getsockname()[1]
 
     async def _down(self) -> None:
         servers, self._servers = self._servers, {}
