@@ -21,18 +21,16 @@ from tests.chaos.lab import Lab, running_lab
 
 Experiment = Callable[[Lab], Awaitable[str]]
 
-MODULES = ("kills", "cache")
-"""Each has `EXPERIMENTS`, and `CI`: those of them that a short run has time for."""
 LIMIT = 600.0
 """Seconds after which an experiment counts as hanging."""
 
 
 def experiments(*, ci: bool) -> dict[str, Experiment]:
-    """All of them, or those of a short run, by name."""
+    """All of them, or those of a short run, by name: what the modules beside this one call `EXPERIMENTS` and `CI`."""
     found: dict[str, Experiment] = {}
-    for name in MODULES:
-        module = importlib.import_module(f"tests.chaos.{name}")
-        found.update({each.__name__: each for each in (module.CI if ci else module.EXPERIMENTS)})
+    for path in sorted(Path(__file__).parent.glob("[a-z]*.py")):
+        module = importlib.import_module(f"tests.chaos.{path.stem}")
+        found.update({each.__name__: each for each in getattr(module, "CI" if ci else "EXPERIMENTS", ())})
     return found
 
 
