@@ -10,7 +10,9 @@ from typing import Any
 
 import msgspec
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
+
+from uploadcore_app import current_trace_id
 
 __all__ = ["RequestLine", "RequestLog", "configure_logging", "log_request", "request_log"]
 
@@ -22,6 +24,7 @@ class RequestLine(msgspec.Struct):
         route: The template of the route, not the path.
         ms: Milliseconds from the head of the request to the end of its answer.
         owner: Who asked, where that was asked.
+        trace_id: The trace it belongs to, where traces are made.
     """
 
     request_id: str
@@ -31,6 +34,7 @@ class RequestLine(msgspec.Struct):
     ms: float
     owner: str | None
     timestamp: datetime
+    trace_id: str | msgspec.UnsetType = msgspec.UNSET
     event: str = "request"
     level: str = "info"
 
@@ -58,6 +62,7 @@ def configure_logging(log_format: str, level: str) -> None:
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),
+        _add_trace,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     # Never structlog's own tracebacks on a terminal: they show local variables, and among those are tokens and signed URLs.
@@ -80,6 +85,13 @@ def configure_logging(log_format: str, level: str) -> None:
         logging.getLogger(name).setLevel(max(threshold, least))
 
 
+def _add_trace(_: Any, __: str, event: EventDict) -> EventDict:
+    """Name the trace that what is logged belongs to."""
+    if (trace_id := current_trace_id()) is not None:
+        event.setdefault("trace_id", trace_id)
+    return event
+
+
 def _json(event: dict[str, Any], **_: Any) -> str:
     return msgspec.json.encode(event, enc_hook=str).decode()
 
@@ -100,6 +112,8 @@ def log_request(line: RequestLine) -> None:
     values = msgspec.structs.asdict(line)
     for name in ("event", "level", "timestamp"):  # logging has its own
         del values[name]
+    if line.trace_id is msgspec.UNSET:
+        del values["trace_id"]
     _log.info("request", extra=values)
 
 

@@ -15,6 +15,7 @@ from uploadcore.errors import (
     UploadClosedError,
     UploadCoreError,
 )
+from uploadcore_http.asgi import Receive, Scope, Send
 from uploadcore_http.responses import BytesResponse
 
 __all__ = [
@@ -184,6 +185,7 @@ class Problem(msgspec.Struct, omit_defaults=True):
 
 
 _encode = msgspec.json.Encoder().encode
+PROBLEM_KEY = "uploadcore_problem"
 
 
 def problem_type(code: str) -> str:
@@ -193,6 +195,20 @@ def problem_type(code: str) -> str:
     'tag:uploadcore,2026:/errors/parts_missing'
     """
     return f"tag:uploadcore,2026:/errors/{code}"
+
+
+class ProblemResponse(BytesResponse):
+    """A problem document, whose code is left in the request's state when it is sent: for metrics and traces."""
+
+    __slots__ = ("_code",)
+
+    def __init__(self, code: str, body: bytes, headers: Mapping[str, str]) -> None:
+        super().__init__(body, STATUS[code], PROBLEM_JSON, headers)
+        self._code = code
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"][PROBLEM_KEY] = self._code
+        await super().__call__(scope, receive, send)
 
 
 def problem_response(error: UploadCoreError, request_id: str) -> BytesResponse:
@@ -218,7 +234,7 @@ def problem_response(error: UploadCoreError, request_id: str) -> BytesResponse:
         problem.retry_after = error.retry_after
     elif STATUS[code] == 503:
         problem.retry_after = UNAVAILABLE_RETRY_AFTER
-    return BytesResponse(_encode(problem), STATUS[code], PROBLEM_JSON, _headers(error, problem))
+    return ProblemResponse(code, _encode(problem), _headers(error, problem))
 
 
 def _headers(error: UploadCoreError, problem: Problem) -> Mapping[str, str]:
