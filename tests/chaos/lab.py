@@ -61,7 +61,13 @@ class Lab:
 
     @asynccontextmanager
     async def world(
-        self, *, instances: int = 2, bucket: str | None = None, database: str | None = None, **settings: str
+        self,
+        *,
+        instances: int = 2,
+        bucket: str | None = None,
+        database: str | None = None,
+        public_endpoint: str | None = None,
+        **settings: str,
     ) -> AsyncIterator[World]:
         """A fleet of so many instances, started.
 
@@ -69,10 +75,12 @@ class Lab:
             instances: How many.
             bucket: That of another world; by default one of its own.
             database: One that is there and migrated; by default one of its own.
+            public_endpoint: Where clients send parts to; by default the store itself.
             settings: Of the service, over those that all have.
         """
         new = self.postgres.new_database() if database is None else database
         world = World(self, settings, bucket=bucket or self.store.new_bucket(), database=new)
+        world.public_endpoint = public_endpoint or self.store.endpoint
         if database is None:
             await world.command("migrate")
         try:
@@ -92,12 +100,14 @@ class World:
         database: The proxy before PostgreSQL.
         cache: The proxy before Redis.
         database_url: Of the database itself, past the proxy.
+        public_endpoint: Where clients send parts to.
     """
 
     def __init__(self, lab: Lab, settings: Mapping[str, str], *, bucket: str, database: str) -> None:
         self.lab = lab
         self.bucket = bucket
         self.database_url = database
+        self.public_endpoint = lab.store.endpoint
         self._settings = dict(settings)
         self._folder = Path(tempfile.mkdtemp(dir=lab.folder))
         endpoint = urlsplit(lab.store.endpoint)
@@ -129,7 +139,7 @@ class World:
             cache = f"redis://127.0.0.1:{self.cache.listen(source)}/0"
         options = {
             "endpoint": store,
-            "public_endpoint": lab.store.endpoint,
+            "public_endpoint": self.public_endpoint,
             "region": lab.store.region,
             # Nothing here completes twice at once on purpose, and ten minutes until a second completion would prove nothing.
             "capabilities": "swift,concurrent_complete",
