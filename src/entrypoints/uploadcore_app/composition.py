@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -20,6 +22,11 @@ from uploadcore_app.plugins import CACHES, DATABASES, STORES, load_adapter
 from uploadcore_app.settings import NO_CACHE, Settings
 
 __all__ = ["App", "Container", "EventTally", "open_app"]
+
+LOOK_AGAIN = 1.0
+"""Seconds between two attempts to open a database that is away."""
+
+log = logging.getLogger("uploadcore.app")
 
 
 class EventTally:
@@ -117,12 +124,16 @@ class App:
 
 
 @asynccontextmanager
-async def open_app(settings: Settings, container: Container | None = None) -> AsyncIterator[App]:
+async def open_app(
+    settings: Settings, container: Container | None = None, *, waits: bool = False
+) -> AsyncIterator[App]:
     """Make the application, open what it is made of, and close it in reverse.
 
     Args:
         settings: The configuration.
         container: With providers overridden, for tests and for hosts that bring their own; by default a new one.
+        waits: Where the database is away, wait until it is there, however long that takes: a fleet that is started again while its
+            database is down must not end for it. What can be put right only by somebody is raised all the same.
 
     Raises:
         ConfigurationError: A setting can't be used.
@@ -143,7 +154,23 @@ async def open_app(settings: Settings, container: Container | None = None) -> As
     async with AsyncExitStack() as stack:
         core = container.core()
         try:
-            await stack.enter_async_context(core)
+            await stack.enter_async_context(_once_its_database_is_there(core) if waits else core)
         except (StoreUnavailableError, DatabaseUnavailableError) as exc:
             raise ConfigurationError(f"can't start: {exc.message}") from exc
         yield App(settings=settings, core=core, events=container.events())
+
+
+@asynccontextmanager
+async def _once_its_database_is_there(core: UploadCore) -> AsyncIterator[None]:
+    while True:
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(core)
+            except DatabaseUnavailableError as exc:
+                if not exc.is_away:
+                    raise
+                log.warning("waiting for the database: %s", exc.message)
+            else:
+                yield
+                return
+        await asyncio.sleep(LOOK_AGAIN)

@@ -115,7 +115,7 @@ def create_app(settings: Settings, container: Container | None = None) -> Litest
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[None]:
-        async with open_app(settings, container), in_background(core):
+        async with open_app(settings, container, waits=True), in_background(core):
             lifecycle.is_started = True
             try:
                 yield

@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from typing import TextIO
 
 try:
@@ -35,12 +35,18 @@ KEEP_ALIVE = 75
 IN_FLIGHT = 25
 """Seconds that requests in flight have after serving has ended: with `drain_delay` less than the 30 to 60 orchestrators wait."""
 BACKLOG = 2_048
+PATIENCE = 2.0
+"""Seconds that starting may take before connections are taken all the same, to say that it is alive and not ready."""
+LAST_WORD = 5.0
+"""Seconds after a second signal, at the end of which the process ends whatever hangs."""
 
 log = logging.getLogger("uploadcore.http")
 
 
 def serve(settings: Settings, *, announce: TextIO | None = None) -> int:
     """Serve until a signal says otherwise.
+
+    Where the database is away, it serves and is not ready, and becomes ready once the database is there.
 
     SIGTERM: `/health/ready` fails, serving goes on for `drain_delay` with `Connection: close`, then what is in flight ends, and leases
     are given up. SIGINT: the same without the delay. A second signal stops at once.
@@ -122,6 +128,7 @@ class _Service:
         self._announce = announce
         self._received: list[signal.Signals] = []
         self._told = asyncio.Event()
+        self._has_said_so = False
         self._server = _Server(
             uvicorn.Config(
                 application,
@@ -143,17 +150,43 @@ class _Service:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
-        async with self._running.opened():
-            serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
-            draining = asyncio.create_task(self._drain())
-            try:
-                await serving
-            finally:
-                draining.cancel()
-                await asyncio.gather(draining, return_exceptions=True)
+        draining = asyncio.create_task(self._drain())
+        try:
+            async with AsyncExitStack() as stack:
+                await self._serve(asyncio.create_task(stack.enter_async_context(self._running.opened())))
+        finally:
+            draining.cancel()
+            await asyncio.gather(draining, return_exceptions=True)
         return 128 + self._received[1] if len(self._received) > 1 else 0
 
+    async def _serve(self, opening: asyncio.Task[None]) -> None:
+        """Serve from when everything is open, or `PATIENCE` is over, until we are told to stop."""
+        told = asyncio.create_task(self._told.wait())
+        try:
+            await asyncio.wait({opening, told}, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+            if opening.done():
+                await opening
+            if not self._received:
+                opening.add_done_callback(self._on_open)
+                await self._server.serve(sockets=[self._listener])
+            if opening.done():
+                await opening  # what went wrong, if anything did
+        finally:
+            told.cancel()
+            opening.cancel()
+            await asyncio.gather(told, opening, return_exceptions=True)
+
+    def _on_open(self, opening: asyncio.Task[None]) -> None:
+        if opening.cancelled() or opening.exception() is not None:
+            self._server.should_exit = True
+        else:
+            self._say_so()
+
     def _say_so(self) -> None:
+        """Once connections are taken, and everything is open."""
+        if self._has_said_so or not (self._server.started and self._running.lifecycle.is_started):
+            return
+        self._has_said_so = True
         self._announce.write(f"uploadcore is serving on {self._address}\n")
         self._announce.flush()
 
@@ -167,11 +200,13 @@ class _Service:
         if len(self._received) > 1:
             self._server.force_exit = True
             self._server.should_exit = True
+            asyncio.get_running_loop().call_later(LAST_WORD, os._exit, 128 + number)
 
     async def _drain(self) -> None:
         await self._told.wait()
         number = self._received[0]
-        delay = 0.0 if number == signal.SIGINT else self._settings.drain_delay.total_seconds()
+        is_balanced = number == signal.SIGTERM and self._running.lifecycle.is_started
+        delay = 0.0 if not is_balanced else self._settings.drain_delay.total_seconds()
         log.info("draining after %s: serving for %s s more", number.name, delay)
         self._running.lifecycle.is_draining = True
         await asyncio.sleep(delay)
