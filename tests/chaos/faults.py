@@ -134,6 +134,7 @@ class Refuse(_Chance):
     """A share of the calls is answered with a status by the proxy; the far end never sees them. HTTP only."""
 
     status: int = 503
+    code: str = "SlowDown"
 
 
 @dataclass(kw_only=True)
@@ -229,9 +230,9 @@ class Faults:
         self.add(hold)
         return hold
 
-    def refuse(self, *operations: str | bytes, share: float = 1.0, status: int = 503) -> Refuse:
-        """Answer a share of these by ourselves."""
-        fault = Refuse(operations=operations or None, share=share, status=status, chance=self._chance)
+    def refuse(self, *operations: str | bytes, share: float = 1.0, status: int = 503, code: str = "SlowDown") -> Refuse:
+        """Answer a share of these by ourselves, with a code of S3's."""
+        fault = Refuse(operations=operations or None, share=share, status=status, code=code, chance=self._chance)
         self.add(fault)
         return fault
 

@@ -72,6 +72,7 @@ class HttpProxy:
         faults: What goes wrong, by operation.
         calls: How often each operation was asked for, faults included; by name.
         answered: How often each operation was answered by the far end.
+        statuses: The same, by operation and status.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class HttpProxy:
         self.faults = Faults(proxies, chance)
         self.calls: Counter[str] = Counter()
         self.answered: Counter[str] = Counter()
+        self.statuses: Counter[tuple[str, int]] = Counter()
         self._proxies = proxies
         self._far = host, port
         self._operation = operation
@@ -149,7 +151,9 @@ class HttpProxy:
                 await far.exchange(request)
             await fault.befall()
         answer = await far.exchange(request)
+        assert isinstance(answer.head, h11.Response)
         self.answered[operation] += 1
+        self.statuses[operation, answer.head.status_code] += 1
         for fault in self.faults.catching(passing, "answer", _is_a_wait):
             await fault.befall()
         return answer
@@ -160,7 +164,7 @@ def _is_a_wait(fault: Fault) -> bool:
 
 
 def _refusal(fault: Refuse, method: bytes) -> _Message:
-    body = b"<Error><Code>SlowDown</Code><Message>planted</Message></Error>"
+    body = f"<Error><Code>{fault.code}</Code><Message>planted</Message></Error>".encode()
     headers = [(b"Content-Type", b"application/xml"), (b"Content-Length", str(len(body)).encode())]
     return _Message(h11.Response(status_code=fault.status, headers=headers), b"" if method == b"HEAD" else body)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -36,11 +37,13 @@ class TcpProxy:
     Attributes:
         faults: What goes wrong.
         sent: Bytes that clients sent, by source.
+        unanswered: Those of them that the far end had not answered when their connection ended: what was in flight.
     """
 
     def __init__(self, proxies: ProxyLoop, far: Far, chance: random.Random | None = None) -> None:
         self.faults = Faults(proxies, chance)
-        self.sent: dict[str, int] = {}
+        self.sent: Counter[str] = Counter()
+        self.unanswered: Counter[str] = Counter()
         self._proxies = proxies
         self._far = far
         self._ports: dict[str, int] = {}
@@ -109,6 +112,7 @@ class TcpProxy:
                 for way in ways:
                     way.cancel()
                 await asyncio.gather(*ways, return_exceptions=True)
+                self.unanswered[source] += sum(map(len, caught))
         except OSError:
             pass  # the far end is away: so it looks to a client
         finally:
@@ -124,16 +128,18 @@ class TcpProxy:
         writer: asyncio.StreamWriter,
         caught: list[bytes],
     ) -> None:
-        """One way. `caught` is what was sent since the far end spoke last."""
+        """One way. `caught` is what was sent since the far end was last heard."""
         with suppress(OSError, Cut):
             while piece := await reader.read(CHUNK):
                 if edge == "request":
-                    self.sent[source] = self.sent.get(source, 0) + len(piece)
+                    self.sent[source] += len(piece)
                     caught.append(piece)
                     asked = piece
                 else:
-                    asked, caught[:] = b"".join(caught), []
+                    asked, asked_in = b"".join(caught), len(caught)
                 for fault in self.faults.catching(Passing(source, asked), edge):
                     await fault.befall()
                 writer.write(piece)
+                if edge == "answer" and not writer.transport.is_closing():
+                    del caught[:asked_in]
                 await writer.drain()
