@@ -33,6 +33,8 @@ def of(**changes: Any) -> bytes:
 
 NO_AUDIENCES: list[Any] = [1, None, [], {"uploadcore": 1}, [["uploadcore"]], [1]]
 NO_ISSUERS: list[Any] = [1, None, ["uploadcore"], {"uploadcore": 1}]
+NO_BEGINNINGS: list[Any] = ["tomorrow", [], {}, NOW + 60, 10**400]
+NO_ENDS: list[Any] = [None, False, -1, 0, "", {}, -(10**400), "1e400"]
 NO_SUBJECTS: list[Any] = [1, True, None, ["owner"], {"owner": 1}, 1.5]
 
 WRONG_CLAIMS: dict[str, bytes] = {
@@ -45,8 +47,8 @@ WRONG_CLAIMS: dict[str, bytes] = {
     "an aud with a U+0000": of(aud="uploadcore\x00"),
     **{f"an iss that is {value!r}": of(iss=value) for value in NO_ISSUERS},
     "an iss with a slash": of(iss="uploadcore/"),
-    **{f"an exp that is {value!r}": of(exp=value) for value in (None, False, -1, 0, "", {}, -(10**400), "1e400")},
-    **{f"an nbf that is {value!r}": of(nbf=value) for value in ("tomorrow", [], {}, NOW + 60, 10**400)},
+    **{f"an exp that is {value!r}": of(exp=value) for value in NO_ENDS},
+    **{f"an nbf that is {value!r}": of(nbf=value) for value in NO_BEGINNINGS},
     "an exp of 5,000 digits": json.dumps({**GOOD, "exp": "E"}).replace('"E"', "9" * 5_000).encode(),
     "exp twice, the last gone by": b'{"exp":%d,' % (NOW + 600) + json.dumps({**GOOD, "exp": 1}).encode()[1:],
     "nested arrays": b'{"a":' + b"[" * 1_500 + b"]" * 1_500 + b"," + of()[1:],
