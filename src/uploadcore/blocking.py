@@ -16,14 +16,27 @@ from typing import Any, Self, TypeVar
 
 from uploadcore.config import UploadConfig
 from uploadcore.core import UploadCore
+from uploadcore.event_service import EventService
 from uploadcore.file import Checksum, FileStatus, FileView, Visibility
 from uploadcore.file_service import FileService
-from uploadcore.ports import Cache, Clock, Database, EventPublisher, IdFactory, ObjectStore, SignedRequest, UploadPolicy
+from uploadcore.ports import (
+    Backlog,
+    Cache,
+    Clock,
+    Database,
+    DeadLetter,
+    EventPublisher,
+    IdFactory,
+    ObjectStore,
+    SignedRequest,
+    UploadPolicy,
+)
+from uploadcore.relay import RelayReport
 from uploadcore.states import UploadState
 from uploadcore.upload_service import NO_CHECKSUMS, NO_LENGTHS, NO_METADATA, UploadService
 from uploadcore.views import Completion, FilePage, SignedPart, SweepReport, UploadPage, UploadParts, UploadView
 
-__all__ = ["BlockingFileService", "BlockingUploadCore", "BlockingUploadService"]
+__all__ = ["BlockingEventService", "BlockingFileService", "BlockingUploadCore", "BlockingUploadService"]
 
 T = TypeVar("T")
 
@@ -231,6 +244,32 @@ class BlockingFileService:
         return _thread.run(self._service.delete(file_id, owner=owner, if_version=if_version))
 
 
+class BlockingEventService:
+    """`EventService`, blocking. Made by `BlockingUploadCore`."""
+
+    def __init__(self, service: EventService) -> None:
+        """Wrap a service."""
+        self._service = service
+
+    def backlog(self) -> tuple[Backlog, ...]:
+        """See `EventService.backlog`."""
+        return _thread.run(self._service.backlog())
+
+    def dead_letters(
+        self, *, destination: str | None = None, after: DeadLetter | None = None, limit: int = 100
+    ) -> tuple[DeadLetter, ...]:
+        """See `EventService.dead_letters`."""
+        return _thread.run(self._service.dead_letters(destination=destination, after=after, limit=limit))
+
+    def replay(self, *, destination: str, event_id: str | None = None) -> int:
+        """See `EventService.replay`."""
+        return _thread.run(self._service.replay(destination=destination, event_id=event_id))
+
+    def discard(self, *, destination: str, event_id: str | None = None) -> int:
+        """See `EventService.discard`."""
+        return _thread.run(self._service.discard(destination=destination, event_id=event_id))
+
+
 class BlockingUploadCore:
     """`UploadCore` for code without an event loop.
 
@@ -251,7 +290,7 @@ class BlockingUploadCore:
         store: ObjectStore,
         database: Database,
         cache: Cache | None = None,
-        publisher: EventPublisher | None = None,
+        publishers: Mapping[str, EventPublisher] | None = None,
         policy: UploadPolicy | None = None,
         config: UploadConfig | None = None,
         clock: Clock | None = None,
@@ -262,7 +301,7 @@ class BlockingUploadCore:
             store=store,
             database=database,
             cache=cache,
-            publisher=publisher,
+            publishers=publishers,
             policy=policy,
             config=config,
             clock=clock,
@@ -270,9 +309,10 @@ class BlockingUploadCore:
         )
         self.uploads = BlockingUploadService(self._core.uploads)
         self.files = BlockingFileService(self._core.files)
+        self.events = BlockingEventService(self._core.events)
 
     def __enter__(self) -> Self:
-        """Open store, database and cache."""
+        """Open store, database, cache and publishers."""
         _thread.run(self._core.__aenter__())
         return self
 
@@ -286,6 +326,10 @@ class BlockingUploadCore:
         """See `UploadCore.sweep`."""
         return _thread.run(self._core.sweep(dry_run=dry_run))
 
-    def relay(self) -> int:
+    def relay(self) -> RelayReport:
         """See `UploadCore.relay`."""
         return _thread.run(self._core.relay())
+
+    def run_background(self) -> None:
+        """See `UploadCore.run_background`: it returns only by an exception, `KeyboardInterrupt` for one."""
+        _thread.run(self._core.run_background())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
@@ -12,9 +13,10 @@ from uploadcore.admission import StaticPolicy
 from uploadcore.cached import Copies
 from uploadcore.config import UploadConfig
 from uploadcore.errors import UploadCoreError
+from uploadcore.event_service import EventService
 from uploadcore.file_service import FileService
 from uploadcore.ports import Cache, Clock, Database, EventPublisher, IdFactory, ObjectStore, UploadPolicy
-from uploadcore.relay import Relay
+from uploadcore.relay import Relay, RelayReport
 from uploadcore.steps import UploadSteps
 from uploadcore.sweeper import Sweeper
 from uploadcore.system import RandomIds, SystemClock
@@ -36,6 +38,7 @@ class UploadCore:
     Attributes:
         uploads: Initiate, sign, list, complete, abort.
         files: Read, find, change and delete what was uploaded.
+        events: For an operator: what waits to be delivered, and dead letters.
         tally: What has happened here, for metrics.
 
     Example:
@@ -56,7 +59,7 @@ class UploadCore:
         store: ObjectStore,
         database: Database,
         cache: Cache | None = None,
-        publisher: EventPublisher | None = None,
+        publishers: Mapping[str, EventPublisher] | None = None,
         policy: UploadPolicy | None = None,
         config: UploadConfig | None = None,
         clock: Clock | None = None,
@@ -68,7 +71,8 @@ class UploadCore:
             store: Where the bytes go.
             database: The source of truth.
             cache: Spares the database reads, of uploads when signing and of files; `None`: none.
-            publisher: Where events go; `None`: nowhere.
+            publishers: Where events go: to each of these, by a name of 1 to 63 lower-case letters, digits and hyphens, which stays the same
+                as long as the destination does. All processes that relay have the same ones. `None`: nowhere.
             policy: What may be uploaded; `None`: anything.
             config: Durations and limits.
             clock: This process's clock.
@@ -105,18 +109,24 @@ class UploadCore:
         )
         self.files = FileService(store=store, database=database, steps=steps, config=self.config)
         self._sweeper = Sweeper(store=store, database=database, steps=steps, clock=clock, config=self.config)
-        self._relay = Relay(database=database, publisher=publisher, clock=clock, config=self.config)
+        self._publishers = dict(publishers or {})
+        self._relay = Relay(database=database, publishers=self._publishers, clock=clock, config=self.config)
+        self.events = EventService(database=database, destinations=self._relay.destinations)
 
     async def __aenter__(self) -> Self:
-        """Open store, database and cache.
+        """Open store, database, cache and publishers.
 
         Raises:
             StoreUnavailableError: The store can't work.
             DatabaseUnavailableError: The database does not answer, or its schema does not fit.
         """
         async with AsyncExitStack() as stack:
-            ports: tuple[ObjectStore | Database | Cache | None, ...] = (self.store, self.database, self.cache)
-            for port in ports:
+            ports: list[ObjectStore | Database | Cache | EventPublisher | None] = [
+                self.store,
+                self.database,
+                self.cache,
+            ]
+            for port in [*ports, *self._publishers.values()]:
                 if port is not None:
                     stack.push_async_callback(port.close)
                     await port.open()
@@ -144,15 +154,15 @@ class UploadCore:
         self.tally.count_sweep(report, seconds=self._clock.monotonic() - began, at=self._clock.now())
         return report
 
-    async def relay(self) -> int:
-        """One bounded pass of delivering events; how many arrived."""
+    async def relay(self) -> RelayReport:
+        """One bounded pass of delivering events; for cron or Celery. Safe on any number of instances."""
         return await self._relay.relay()
 
     async def run_background(self) -> None:
         """Sweep and relay, again and again, until cancelled. A failing pass is logged and tried again."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._repeat_sweep())
-            group.create_task(self._repeat_relay())
+            group.create_task(self._relay.run())
 
     async def _repeat_sweep(self) -> None:
         while True:
@@ -162,12 +172,3 @@ class UploadCore:
             except UploadCoreError as exc:
                 log.warning("sweep failed: %s", exc.message)
             await self._clock.sleep(BUSY_PAUSE if more else self.config.sweep_interval.total_seconds())
-
-    async def _repeat_relay(self) -> None:
-        while True:
-            arrived = 0
-            try:
-                arrived = await self.relay()
-            except UploadCoreError as exc:
-                log.warning("relay failed: %s", exc.message)
-            await self._clock.sleep(BUSY_PAUSE if arrived else self.config.relay_interval.total_seconds())

@@ -1,28 +1,53 @@
-"""Background: deliver events from the outbox to the publisher. At least once, in order per upload, never before they are true."""
+"""Background: give events their positions, and deliver them to every destination. At least once, in order per upload, never before they are true.
+
+Destinations have nothing to do with one another: each has its own deliveries, passes and pace. One that hangs or fails holds up no other, and an
+event that fails holds up, at its destination, the later ones of its own upload only, until it is a dead letter.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import random
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from types import MappingProxyType
 
 from uploadcore.config import UploadConfig
-from uploadcore.ports import Clock, Database, EventPublisher, PendingEvent
+from uploadcore.errors import InvalidRequestError, UndeliverableError, UploadCoreError
+from uploadcore.ports import Clock, Database, Delivery, EventPublisher, FailedDelivery
+from uploadcore.waking import woken
 
-__all__ = ["Relay", "retry_after"]
+__all__ = ["DeliveryReport", "Relay", "RelayReport", "retry_after"]
 
 log = logging.getLogger(__name__)
 
 CLAIM_LEASE = timedelta(seconds=30)
-"""How long claimed events are hidden from other relays; more than one delivery may take."""
+"""How long a claimed event is hidden from other relays. A delivery begins as soon as it is claimed, and takes `DELIVERY_TIMEOUT` at most."""
 DELIVERY_TIMEOUT = 10.0
 """Seconds one delivery may take."""
-LONGEST_RETRY = timedelta(minutes=5)
+AT_ONCE = 32
+"""Deliveries to one destination under way at a time, in one process."""
+PASS_TIME = 10.0
+"""Seconds after which a pass claims nothing more."""
+NUMBERED_AT_ONCE = 1_000
+"""Events numbered in one transaction, for which others who number wait."""
+GIVING_UP_TIMEOUT = 2.0
+"""Seconds that a relay which is stopped takes to let go of what it has claimed."""
+LONGEST_RETRY = timedelta(hours=1)
+LONGEST_ERROR = 500
+"""Characters kept of what went wrong."""
+BUSY_PAUSE = 0.1
+"""Seconds between passes while there is more to do: a pass over what keeps failing must not spin."""
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+"""Of a destination: it stands in settings, metrics and the database."""
 
 
 def retry_after(attempts: int, *, chance: float) -> timedelta:
-    """How long to wait after `attempts` failed deliveries: exponential with full jitter, from 1 s, at most 5 minutes.
+    """How long to wait after `attempts` failed deliveries: exponential with full jitter, from 1 s, at most an hour.
 
     Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
 
@@ -37,49 +62,227 @@ def retry_after(attempts: int, *, chance: float) -> timedelta:
     return ceiling * chance
 
 
+@dataclass(frozen=True, slots=True)
+class DeliveryReport:
+    """What one pass did at one destination. Counts of deliveries.
+
+    Attributes:
+        delivered: Arrived.
+        failed: Did not, and are tried again.
+        dead: Did not, and became dead letters.
+        more: The pass was full: there may be more to do.
+    """
+
+    delivered: int = 0
+    failed: int = 0
+    dead: int = 0
+    more: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RelayReport:
+    """What one pass of the relay did.
+
+    Attributes:
+        numbered: Events that were given their position.
+        destinations: What was done at each, by name.
+    """
+
+    numbered: int = 0
+    destinations: Mapping[str, DeliveryReport] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def delivered(self) -> int:
+        """Deliveries that arrived, at all destinations together."""
+        return sum(report.delivered for report in self.destinations.values())
+
+    @property
+    def failed(self) -> int:
+        """Those that did not, and are tried again."""
+        return sum(report.failed for report in self.destinations.values())
+
+    @property
+    def dead(self) -> int:
+        """Those that did not, and became dead letters."""
+        return sum(report.dead for report in self.destinations.values())
+
+    @property
+    def more(self) -> bool:
+        """There may be more to do."""
+        return self.numbered == NUMBERED_AT_ONCE or any(report.more for report in self.destinations.values())
+
+
 class Relay:
     """Made by `UploadCore`; use it as `core.relay()`."""
 
     def __init__(
-        self, *, database: Database, publisher: EventPublisher | None, clock: Clock, config: UploadConfig
+        self, *, database: Database, publishers: Mapping[str, EventPublisher], clock: Clock, config: UploadConfig
     ) -> None:
-        """Deliver to `publisher`; with none, every event has arrived everywhere it should."""
+        """Deliver to these; with none, every event has arrived everywhere it should as soon as it has its position.
+
+        Raises:
+            InvalidRequestError: One has a name that can't be used.
+        """
+        for name in publishers:
+            if not NAME.fullmatch(name):
+                raise InvalidRequestError(
+                    f"a destination's name is 1 to 63 lower-case letters, digits and hyphens, not {name!r}"
+                )
         self._database = database
-        self._publisher = publisher
+        self._publishers = dict(publishers)
         self._clock = clock
         self._config = config
         self._random = random.Random()  # noqa: S311 - jitter, no secret
+        self._wakes = {name: asyncio.Event() for name in publishers}
 
-    async def relay(self) -> int:
-        """One pass: deliver what is due, at most one event per upload; how many arrived.
+    @property
+    def destinations(self) -> tuple[str, ...]:
+        """Their names."""
+        return tuple(self._publishers)
+
+    async def relay(self) -> RelayReport:
+        """One pass: number what has no position, then deliver what is due, everywhere at once.
 
         Raises:
             DatabaseUnavailableError: It can't be asked what is due.
         """
-        async with self._database.transaction() as tx:
-            claimed = await tx.outbox.claim(self._config.batch, lease=CLAIM_LEASE)
-            if self._publisher is None:
-                for pending in claimed:
-                    await tx.outbox.delivered(pending.event.id)
-                return len(claimed)
-        if not claimed:
-            return 0
-        publisher = self._publisher
-        arrived = await asyncio.gather(*(self._deliver(publisher, pending) for pending in claimed))
-        async with self._database.transaction() as tx:
-            for pending, has_arrived in zip(claimed, arrived, strict=True):
-                if has_arrived:
-                    await tx.outbox.delivered(pending.event.id)
-                else:
-                    pause = retry_after(pending.attempts + 1, chance=self._random.random())
-                    await tx.outbox.failed(pending.event.id, retry_after=pause)
-        return sum(arrived)
+        numbered = await self.number()
+        passes = await asyncio.gather(*(self.deliver(name) for name in self._publishers), return_exceptions=True)
+        reports: dict[str, DeliveryReport] = {}
+        for name, report in zip(self._publishers, passes, strict=True):
+            if isinstance(report, BaseException):
+                raise report
+            reports[name] = report
+        return RelayReport(numbered, MappingProxyType(reports))
 
-    async def _deliver(self, publisher: EventPublisher, pending: PendingEvent) -> bool:
+    async def run(self) -> None:
+        """Number and deliver until cancelled. A failing pass is logged and tried again."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep_numbering())
+            for name in self._publishers:
+                group.create_task(self._keep_delivering(name))
+
+    async def number(self) -> int:
+        """Give events that have none their position, and deliveries to every destination; how many."""
+        async with self._database.transaction() as tx:
+            return await tx.outbox.number(self.destinations, NUMBERED_AT_ONCE)
+
+    async def deliver(self, destination: str) -> DeliveryReport:
+        """One pass at one destination: deliver what is due, as many events as a pass may take on.
+
+        What was tried is recorded, and more is claimed, in one transaction, as soon as any delivery has ended: a slow one keeps none waiting.
+
+        Raises:
+            DatabaseUnavailableError: It can't be asked, or told.
+        """
+        publisher = self._publishers[destination]
+        report = DeliveryReport()
+        left, ends_at = self._config.batch, self._clock.monotonic() + PASS_TIME
+        underway: dict[asyncio.Task[_Tried], Delivery] = {}
+        tried: list[_Tried] = []
+        try:
+            while True:
+                is_over = self._clock.monotonic() >= ends_at
+                room = 0 if is_over else min(left, AT_ONCE - len(underway))
+                claimed = await self._record_and_claim(destination, tried, room)
+                report = _counted(report, tried)
+                tried = []
+                left -= len(claimed)
+                underway |= {asyncio.create_task(self._attempt(publisher, delivery)): delivery for delivery in claimed}
+                if not underway:
+                    return replace(report, more=left == 0 or is_over)
+                ended, _ = await asyncio.wait(underway, return_when=asyncio.FIRST_COMPLETED)
+                for task in ended:
+                    del underway[task]
+                    tried.append(task.result())
+        finally:
+            if underway or tried:
+                await self._give_up(underway, tried)
+
+    async def _record_and_claim(self, destination: str, tried: Sequence[_Tried], room: int) -> list[Delivery]:
+        async with self._database.transaction(single=not tried) as tx:
+            if arrived := [delivery for delivery in tried if isinstance(delivery, Delivery)]:
+                await tx.outbox.delivered(arrived)
+            if failures := [failure for failure in tried if isinstance(failure, FailedDelivery)]:
+                await tx.outbox.failed(failures)
+            return await tx.outbox.claim(destination, room, lease=CLAIM_LEASE) if room else []
+
+    async def _attempt(self, publisher: EventPublisher, delivery: Delivery) -> _Tried:
+        """Deliver; what became of it."""
+        retry = retry_after(delivery.attempt, chance=self._random.random())
         try:
             async with asyncio.timeout(DELIVERY_TIMEOUT):
-                await publisher.publish(pending.event)
-        except Exception as exc:  # noqa: BLE001 - a publisher is the host's code; any failure of it only means: not delivered
-            log.warning("event %s: delivery failed: %s", pending.event.id, type(exc).__name__)
-            return False
-        return True
+                await publisher.publish(delivery.event)
+        except UndeliverableError as exc:
+            return self._failed(delivery, None, exc)
+        except Exception as exc:  # noqa: BLE001 - a publisher may be the host's code; any failure of it only means: not delivered
+            return self._failed(delivery, retry if delivery.attempt < self._config.delivery_attempts else None, exc)
+        return delivery
+
+    @staticmethod
+    def _failed(delivery: Delivery, retry: timedelta | None, exc: Exception) -> FailedDelivery:
+        # Ours are written to be read; anybody else's may name a URL with a secret in it.
+        error = exc.message[:LONGEST_ERROR] if isinstance(exc, UploadCoreError) else type(exc).__name__
+        event, destination = delivery.event, delivery.destination
+        told = {"event_id": event.id, "upload_id": event.upload_id, "destination": destination}
+        if retry is None:
+            log.error(
+                "event %s: a dead letter at %s after %d attempts: %s",
+                event.id,
+                destination,
+                delivery.attempt,
+                error,
+                extra=told,
+            )
+        else:
+            log.warning("event %s: delivery to %s failed: %s", event.id, destination, error, extra=told)
+        return FailedDelivery(delivery, retry, error)
+
+    async def _give_up(self, underway: Mapping[asyncio.Task[_Tried], Delivery], tried: Sequence[_Tried]) -> None:
+        """Let go of what was claimed, so that another relay may take it at once. Whether this works makes no difference but in time."""
+        for task in underway:
+            task.cancel()
+        await asyncio.gather(*underway, return_exceptions=True)
+        let_go = [FailedDelivery(delivery, timedelta(0), "interrupted") for delivery in underway.values()]
+        with suppress(UploadCoreError, TimeoutError):
+            async with asyncio.timeout(GIVING_UP_TIMEOUT):
+                await self._record_and_claim("", [*tried, *let_go], 0)
+
+    async def _keep_numbering(self) -> None:
+        while True:
+            numbered = 0
+            try:
+                numbered = await self.number()
+            except UploadCoreError as exc:
+                log.warning("relay failed: %s", exc.message)
+            if numbered:
+                for wake in self._wakes.values():
+                    wake.set()
+            else:
+                await self._database.events_written(self._config.relay_interval)
+
+    async def _keep_delivering(self, destination: str) -> None:
+        while True:
+            report = DeliveryReport()
+            try:
+                report = await self.deliver(destination)
+            except UploadCoreError as exc:
+                log.warning("relay to %s failed: %s", destination, exc.message, extra={"destination": destination})
+            if not report.more:
+                await woken(self._wakes[destination], self._clock, self._config.relay_interval)
+            elif not report.delivered:
+                await self._clock.sleep(BUSY_PAUSE)
+
+
+_Tried = Delivery | FailedDelivery
+"""What became of a delivery: as it was claimed, if it has arrived."""
+
+
+def _counted(report: DeliveryReport, tried: Sequence[_Tried]) -> DeliveryReport:
+    failures = [failure for failure in tried if isinstance(failure, FailedDelivery)]
+    dead = sum(failure.retry_after is None for failure in failures)
+    return DeliveryReport(
+        delivered=report.delivered + len(tried) - len(failures),
+        failed=report.failed + len(failures) - dead,
+        dead=report.dead + dead,
+    )

@@ -77,7 +77,9 @@ class Sweeper:
         if not dry_run:
             async with self._database.transaction() as tx:
                 done["records_purged"] = await tx.idempotency.purge(older_than=self._config.idempotency_kept)
-                done["records_purged"] += await tx.outbox.purge(older_than=self._config.events_kept)
+                done["records_purged"] += await tx.outbox.purge(
+                    older_than=self._config.events_kept, dead_older_than=self._config.dead_letters_kept
+                )
         del done[_ELSEWHERE]
         return SweepReport(**done, more=self._config.batch in {len(uploads), len(files)})
 

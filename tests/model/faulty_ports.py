@@ -209,6 +209,9 @@ class FaultyDatabase:
         await self._process.leave(operation, fault, DatabaseUnavailableError("the database did not answer"))
         return at_once(self._inner.installation_id())
 
+    async def events_written(self, timeout: timedelta) -> None:  # noqa: ASYNC109 - as the port has it
+        raise AssertionError("nothing runs in the background here")
+
     # --- for planted bugs -----------------------------------------------------------------------------------------
 
     def transaction_of(self, tx: Transaction) -> Transaction:

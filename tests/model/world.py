@@ -117,7 +117,7 @@ class World:
             store=FaultyStore(self.store, process, self.reference, self.late),
             database=self._database_type(self.database, process, self.reference),
             cache=self._caches[slot] if self._is_cached else None,
-            publisher=FaultyPublisher(self.publisher, process, self.late),
+            publishers={"receiver": FaultyPublisher(self.publisher, process, self.late)},
             policy=StaticPolicy(LIMITS),
             config=CONFIG,
             clock=self.clock,

@@ -12,10 +12,12 @@ from datetime import datetime, timedelta
 from uploadcore.errors import QuotaExceededError, VersionConflictError
 from uploadcore.events import Event
 from uploadcore.file import File, FileStatus
-from uploadcore.ports import Clock, IdempotencyRecord, PendingEvent
+from uploadcore.ports import Clock, IdempotencyRecord
 from uploadcore.states import UploadState
 from uploadcore.system import SystemClock
 from uploadcore.upload import Condition, Timer, Transition, Upload
+from uploadcore.waking import woken
+from uploadcore_memory.outbox import MemoryOutbox, OutboxTables
 
 __all__ = ["MemoryDatabase"]
 
@@ -23,29 +25,24 @@ _LEASED = frozenset({UploadState.PENDING, UploadState.COMPLETING, UploadState.AB
 _DATED = frozenset({UploadState.PENDING, UploadState.UPLOADING})
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """An event in the outbox. The dictionary's order is the order they were written in."""
-
-    event: Event
-    due_at: datetime
-    attempts: int = 0
-    delivered_at: datetime | None = None
-
-
 @dataclass(slots=True)
-class _Tables:
+class _Tables(OutboxTables):
     """Everything there is. The rows are immutable, so a copy of the dictionaries is a copy of all."""
 
     uploads: dict[str, Upload] = field(default_factory=dict)
     files: dict[str, File] = field(default_factory=dict)
-    outbox: dict[str, _Entry] = field(default_factory=dict)
     idempotency: dict[tuple[str, str], tuple[IdempotencyRecord, datetime]] = field(default_factory=dict)
     quotas: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def copy(self) -> _Tables:
         return _Tables(
-            dict(self.uploads), dict(self.files), dict(self.outbox), dict(self.idempotency), dict(self.quotas)
+            outbox=dict(self.outbox),
+            deliveries=dict(self.deliveries),
+            last_position=self.last_position,
+            uploads=dict(self.uploads),
+            files=dict(self.files),
+            idempotency=dict(self.idempotency),
+            quotas=dict(self.quotas),
         )
 
 
@@ -62,6 +59,7 @@ class MemoryDatabase:
         self._installation_id = installation_id or uuid.uuid4().hex
         self._tables = _Tables()
         self._writing = asyncio.Lock()
+        self._events_written = asyncio.Event()
 
     async def open(self) -> None:
         """Get ready: nothing to do."""
@@ -77,8 +75,11 @@ class MemoryDatabase:
             # Lets others run, as a call over a network would.
             await asyncio.sleep(0)
             tables = self._tables.copy()
-            yield _Transaction(tables, self._clock)
+            tx = _Transaction(tables, self._clock)
+            yield tx
             self._tables = tables
+            if tx.has_written_events:
+                self._events_written.set()
         await asyncio.sleep(0)
 
     @asynccontextmanager
@@ -91,6 +92,10 @@ class MemoryDatabase:
     async def installation_id(self) -> str:
         """Made with the object."""
         return self._installation_id
+
+    async def events_written(self, timeout: timedelta) -> None:  # noqa: ASYNC109 - as the port has it
+        """Wait until events were written since this last returned, or so long."""
+        await woken(self._events_written, self._clock, timeout)
 
     # --- what a test looks at -------------------------------------------------------------------------------------
 
@@ -107,7 +112,7 @@ class MemoryDatabase:
     @property
     def events(self) -> list[Event]:
         """Every event committed, delivered ones included until they are purged, in the order they were written."""
-        return [entry.event for entry in self._tables.outbox.values()]
+        return [written.event for written in self._tables.outbox.values()]
 
     def open_quota(self, owner: str) -> tuple[int, int]:
         """How many uploads and bytes in flight the owner is charged with."""
@@ -118,15 +123,19 @@ class _Transaction:
     """A view of the tables, one attribute per kind of record."""
 
     def __init__(self, tables: _Tables, clock: Clock) -> None:
-        self.outbox = _Outbox(tables, clock)
+        self.has_written_events = False
+        self.outbox = MemoryOutbox(tables, clock, self._wrote_events)
         self.uploads = _Uploads(tables, clock, self.outbox)
         self.files = _Files(tables, clock)
         self.idempotency = _Idempotency(tables, clock)
         self.quotas = _Quotas(tables)
 
+    def _wrote_events(self) -> None:
+        self.has_written_events = True
+
 
 class _Uploads:
-    def __init__(self, tables: _Tables, clock: Clock, outbox: _Outbox) -> None:
+    def __init__(self, tables: _Tables, clock: Clock, outbox: MemoryOutbox) -> None:
         self._tables = tables
         self._clock = clock
         self._outbox = outbox
@@ -271,53 +280,6 @@ class _Files:
             if file.status is FileStatus.DELETING and file.lease_until is not None and file.lease_until <= now
         ]
         return [self._tables.files[id_] for _, id_ in sorted(due)[:limit]]
-
-
-class _Outbox:
-    def __init__(self, tables: _Tables, clock: Clock) -> None:
-        self._tables = tables
-        self._clock = clock
-
-    async def add(self, event: Event) -> None:
-        if event.id in self._tables.outbox:
-            raise VersionConflictError(
-                "that event was written before", upload_id=event.upload_id, file_id=event.file_id
-            )
-        now = self._clock.now()
-        self._tables.outbox[event.id] = _Entry(replace(event, occurred_at=now), due_at=now)
-
-    async def claim(self, limit: int, *, lease: timedelta) -> list[PendingEvent]:
-        now = self._clock.now()
-        first: dict[str, _Entry] = {}
-        for entry in self._tables.outbox.values():
-            if entry.delivered_at is None:
-                first.setdefault(entry.event.upload_id, entry)
-        claimed = [entry for entry in first.values() if entry.due_at <= now][:limit]
-        for entry in claimed:
-            self._tables.outbox[entry.event.id] = replace(entry, due_at=now + lease)
-        return [PendingEvent(entry.event, entry.attempts) for entry in claimed]
-
-    async def delivered(self, event_id: str) -> None:
-        entry = self._tables.outbox.get(event_id)
-        if entry is not None and entry.delivered_at is None:
-            self._tables.outbox[event_id] = replace(entry, delivered_at=self._clock.now())
-
-    async def failed(self, event_id: str, *, retry_after: timedelta) -> None:
-        entry = self._tables.outbox.get(event_id)
-        if entry is not None and entry.delivered_at is None:
-            due_at = self._clock.now() + retry_after
-            self._tables.outbox[event_id] = replace(entry, due_at=due_at, attempts=entry.attempts + 1)
-
-    async def purge(self, *, older_than: timedelta) -> int:
-        until = self._clock.now() - older_than
-        old = [
-            event_id
-            for event_id, entry in self._tables.outbox.items()
-            if entry.delivered_at is not None and entry.delivered_at < until
-        ]
-        for event_id in old:
-            del self._tables.outbox[event_id]
-        return len(old)
 
 
 class _Idempotency:

@@ -40,6 +40,7 @@ class _Backend(Protocol):
     def transaction(self, *, single: bool = False) -> AbstractAsyncContextManager[Transaction]: ...
     def reader(self, *, single: bool = False) -> AbstractAsyncContextManager[Transaction]: ...
     async def installation_id(self) -> str: ...
+    async def events_written(self, timeout: timedelta) -> None: ...  # noqa: ASYNC109
     async def schema(self) -> SchemaState: ...
     async def migrate(self) -> SchemaState: ...
 
@@ -142,6 +143,14 @@ class SqlDatabase:
     async def installation_id(self) -> str:
         """Made once, by the first migration."""
         return await self._backend.installation_id()
+
+    async def events_written(self, timeout: timedelta) -> None:  # noqa: ASYNC109 - as the port has it
+        """Wait until events may have been written since this last returned, or so long.
+
+        By this process; on PostgreSQL also by another: from the first call on, a connection of its own listens for that (not with
+        `pooler=transaction`), and losing it costs no more than the wait.
+        """
+        await self._backend.events_written(timeout)
 
     async def schema(self) -> SchemaState:
         """How far the schema is, and what is missing. Needs no `open`; changes nothing.

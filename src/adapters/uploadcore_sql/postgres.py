@@ -24,6 +24,7 @@ from uploadcore_sql.postgres_errors import MIGRATE, map_exceptions
 from uploadcore_sql.postgres_pulse import Pulse
 from uploadcore_sql.postgres_session import PostgresSession, SingleCall, Underway
 from uploadcore_sql.postgres_url import PostgresUrl
+from uploadcore_sql.postgres_wake import CHANNEL, PostgresWake
 from uploadcore_sql.schema import SchemaState, installation_of, migrate, schema_state
 from uploadcore_sql.text import refuse_nul
 
@@ -62,6 +63,7 @@ class PostgresBackend:
         self._reading: AsyncEngine | None = None
         self._alone: Engine | None = None
         self._underway = Underway()
+        self._wake = PostgresWake(self._connect, self._notify, listens=self.url.keeps_sessions)
 
     def __str__(self) -> str:
         """Name the server and the database, and nobody's password."""
@@ -86,6 +88,7 @@ class PostgresBackend:
 
     async def close(self) -> None:
         """Cut what is open, close all connections. Idempotent."""
+        await self._wake.close()
         await self._underway.stop()
         if self._writing is not None:
             await self._writing.dispose()
@@ -95,21 +98,25 @@ class PostgresBackend:
         """`READ COMMITTED`: what decides is decided inside one statement, on the row as it is then."""
         engine = self._opened(self._writing)
         if single and self._alone is not None:
-            return SingleCall(self._alone, engine, self._underway, on_commit=self._count)
-        return PostgresSession(engine, self._underway, on_commit=self._count)
+            return SingleCall(self._alone, engine, self._underway, on_commit=self._count, on_events=self._wake.written)
+        return PostgresSession(engine, self._underway, on_commit=self._count, on_events=self._wake.written)
 
     def reader(self, *, single: bool = False) -> AbstractAsyncContextManager[Transaction]:
         """`REPEATABLE READ, READ ONLY`: one snapshot."""
         engine = self._opened(self._reading)
         if single and self._alone is not None:
-            return SingleCall(self._alone, engine, self._underway, on_commit=None)
-        return PostgresSession(engine, self._underway, on_commit=None)
+            return SingleCall(self._alone, engine, self._underway, on_commit=None, on_events=self._wake.written)
+        return PostgresSession(engine, self._underway, on_commit=None, on_events=self._wake.written)
 
     async def installation_id(self) -> str:
         """Made once, by the first migration."""
         if self._installation_id is None:
             raise DatabaseUnavailableError("the database is not open")
         return self._installation_id
+
+    async def events_written(self, timeout: timedelta) -> None:  # noqa: ASYNC109 - as the port has it
+        """Wait until this process or another has written events since this last returned, or so long."""
+        await self._wake.wait(timeout)
 
     async def schema(self) -> SchemaState:
         """How far the schema is."""
@@ -192,6 +199,13 @@ class PostgresBackend:
             **driver_options,
         }
         return await asyncpg.connect(url.dsn, **options)
+
+    async def _notify(self) -> None:
+        """Tell other processes. In a transaction of its own: one that notifies holds a lock of the whole server's while it commits."""
+        with map_exceptions():
+            async with self._opened(self._writing).connect() as connection:
+                await connection.execute(text("SELECT pg_notify(:channel, '')"), {"channel": CHANNEL})
+                await connection.commit()
 
     def _count(self) -> None:
         self.write_transactions += 1

@@ -78,12 +78,22 @@ class PostgresSession(AbstractAsyncContextManager[SqlTransaction]):
         engine: Where its connection comes from, and how transactions begin on it.
         underway: Is told of the connection.
         on_commit: Called once a transaction that ran a statement was committed; `None`: nothing is to be committed.
+        on_events: Called once events were committed.
     """
 
-    def __init__(self, engine: AsyncEngine, underway: Underway, *, on_commit: Callable[[], None] | None) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        underway: Underway,
+        *,
+        on_commit: Callable[[], None] | None,
+        on_events: Callable[[], None],
+    ) -> None:
         self._engine = engine
         self._underway = underway
         self._on_commit = on_commit
+        self._on_events = on_events
+        self._has_written_events = False
         self._connection: AsyncConnection | None = None
         self._is_used = False
         self._has_failed = False
@@ -99,7 +109,7 @@ class PostgresSession(AbstractAsyncContextManager[SqlTransaction]):
         self._underway.refuse_if_closed()
         self._connection = connection
         self._underway.lend(connection)
-        return SqlTransaction(self.run)
+        return SqlTransaction(self.run, self._wrote_events)
 
     async def run(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `query(connection, …)`, inside the transaction.
@@ -157,6 +167,11 @@ class PostgresSession(AbstractAsyncContextManager[SqlTransaction]):
             raise
         assert self._on_commit is not None
         self._on_commit()
+        if self._has_written_events:
+            self._on_events()
+
+    def _wrote_events(self) -> None:
+        self._has_written_events = True
 
 
 class SingleCall(AbstractAsyncContextManager[SqlTransaction]):
@@ -167,19 +182,27 @@ class SingleCall(AbstractAsyncContextManager[SqlTransaction]):
         engine: Where it comes from otherwise.
         underway: Is told of the connection.
         on_commit: Called once something was committed; `None`: nothing is to be committed.
+        on_events: Called once events were committed.
     """
 
     def __init__(
-        self, alone: Engine, engine: AsyncEngine, underway: Underway, *, on_commit: Callable[[], None] | None
+        self,
+        alone: Engine,
+        engine: AsyncEngine,
+        underway: Underway,
+        *,
+        on_commit: Callable[[], None] | None,
+        on_events: Callable[[], None],
     ) -> None:
         self._alone = alone
         self._underway = underway
         self._on_commit = on_commit
-        self._session = PostgresSession(engine, underway, on_commit=on_commit)
+        self._on_events = on_events
+        self._session = PostgresSession(engine, underway, on_commit=on_commit, on_events=on_events)
         self._is_used = False
 
     async def __aenter__(self) -> SqlTransaction:
-        return SqlTransaction(self.run)
+        return SqlTransaction(self.run, self._on_events)  # told when the call has returned, and so was committed
 
     async def run(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `query(connection, …)`, and commit what it does.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from uploadcore_sql.files import SqlFiles
 from uploadcore_sql.idempotency import SqlIdempotency
 from uploadcore_sql.outbox import SqlOutbox
@@ -17,13 +19,14 @@ class SqlTransaction:
 
     Args:
         run: Runs their queries in it.
+        wrote_events: Called when one has written an event.
     """
 
     __slots__ = ("files", "idempotency", "outbox", "quotas", "uploads")
 
-    def __init__(self, run: Run) -> None:
-        self.uploads = SqlUploads(run)
+    def __init__(self, run: Run, wrote_events: Callable[[], None]) -> None:
+        self.uploads = SqlUploads(run, wrote_events)
         self.files = SqlFiles(run)
-        self.outbox = SqlOutbox(run)
+        self.outbox = SqlOutbox(run, wrote_events)
         self.idempotency = SqlIdempotency(run)
         self.quotas = SqlQuotas(run)

@@ -87,19 +87,24 @@ class Session(AbstractAsyncContextManager[SqlTransaction]):
     Args:
         pool: Where its connection comes from.
         on_commit: Called, in the thread, once a transaction that ran a statement was committed; `None`: nothing is to be committed.
+        on_events: Called once events may have been committed.
     """
 
-    def __init__(self, pool: ConnectionPool, *, on_commit: Callable[[], None] | None) -> None:
+    def __init__(
+        self, pool: ConnectionPool, *, on_commit: Callable[[], None] | None, on_events: Callable[[], None]
+    ) -> None:
         self._pool = pool
         self._on_commit = on_commit
+        self._on_events = on_events
         self._thread: ConnectionThread | None = None
         self._is_used = False
         self._is_begun = False
         self._has_failed = False
+        self._has_written_events = False
 
     async def __aenter__(self) -> SqlTransaction:
         self._thread = await self._pool.take()
-        return SqlTransaction(self.run)
+        return SqlTransaction(self.run, self._wrote_events)
 
     async def run(self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `query(connection, …)` in the thread, inside the transaction.
@@ -135,7 +140,12 @@ class Session(AbstractAsyncContextManager[SqlTransaction]):
         finally:
             self._pool.give_back(thread)
         if committed is not None:
+            if self._has_written_events:
+                committed.add_done_callback(lambda _: self._on_events())
             await committed
+
+    def _wrote_events(self) -> None:
+        self._has_written_events = True
 
     # --- called in the thread -------------------------------------------------------------------------------------
 

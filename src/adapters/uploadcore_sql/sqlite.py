@@ -15,6 +15,8 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine
 
 from uploadcore.errors import DatabaseUnavailableError, InvalidRequestError
 from uploadcore.ports import Transaction
+from uploadcore.system import SystemClock
+from uploadcore.waking import woken
 from uploadcore_sql.connection_thread import ConnectionThread
 from uploadcore_sql.errors import map_exceptions, once_free
 from uploadcore_sql.schema import SchemaState, installation_of, migrate, schema_state
@@ -47,6 +49,7 @@ class SqliteBackend:
         self._readers = readers
         self._patience = patience.total_seconds()
         self._installation_id: str | None = None
+        self._events_written = asyncio.Event()
         self._writing: ConnectionPool | None = None
         self._reading: ConnectionPool | None = None
 
@@ -95,12 +98,12 @@ class SqliteBackend:
             DatabaseUnavailableError: No turn in time; on entering, inside, or on commit, where the outcome is then unknown.
         """
         del single  # a trip to the thread is no round trip to a server
-        return Session(self._opened(self._writing), on_commit=self._count)
+        return Session(self._opened(self._writing), on_commit=self._count, on_events=self._events_written.set)
 
     def reader(self, *, single: bool = False) -> AbstractAsyncContextManager[Transaction]:
         """One consistent view: the database as it was at the first read. Writing through it fails."""
         del single
-        return Session(self._opened(self._reading), on_commit=None)
+        return Session(self._opened(self._reading), on_commit=None, on_events=self._events_written.set)
 
     @property
     def clock_offset(self) -> timedelta | None:
@@ -112,6 +115,10 @@ class SqliteBackend:
         if self._installation_id is None:
             raise DatabaseUnavailableError("the database is not open")
         return self._installation_id
+
+    async def events_written(self, timeout: timedelta) -> None:  # noqa: ASYNC109 - as the port has it
+        """Wait until this process has written events since this last returned, or so long. Of other processes nothing is heard."""
+        await woken(self._events_written, SystemClock(), timeout)
 
     async def schema(self) -> SchemaState:
         """How far the schema is. A file that is not there is not made."""

@@ -10,7 +10,17 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, CheckConstraint, Column, Computed, Identity, Index, Integer, MetaData, Table, text
 from sqlalchemy import Text as AnyText
 
-__all__ = ["METADATA", "events", "file_labels", "files", "idempotency_keys", "installation", "quotas", "uploads"]
+__all__ = [
+    "METADATA",
+    "deliveries",
+    "events",
+    "file_labels",
+    "files",
+    "idempotency_keys",
+    "installation",
+    "quotas",
+    "uploads",
+]
 
 METADATA = MetaData(
     naming_convention={
@@ -37,6 +47,8 @@ installation = Table(
     Column("created_at", BigInteger, nullable=False),
     # The revision of the oldest code that can work on this schema: each migration says so, for the older code to read.
     Column("oldest_code", Text, nullable=False),
+    # The highest position given to an event. Who numbers holds the row.
+    Column("last_sequence", BigInteger, server_default=text("0"), nullable=False),
 )
 
 uploads = Table(
@@ -73,6 +85,7 @@ uploads = Table(
     Column("lost_at", BigInteger),
     Column("recheck_at", BigInteger),
     Column("due_at", BigInteger, Computed(DUE_AT, persisted=True)),
+    Column("lease_owner", Text),
     Index("ix_uploadcore_uploads_key", "key", unique=True),
     Index("ix_uploadcore_uploads_owner", "owner", "created_at", "id"),
     Index(
@@ -162,10 +175,27 @@ events = Table(
     Column("file_id", Text, nullable=False),
     Column("data", Text, nullable=False),
     Column("occurred_at", BigInteger, nullable=False),
+    # For code of revision 0002, which keeps here what `deliveries` is for now. It leaves alone what is not due, or was delivered.
     Column("attempts", Integer, nullable=False),
     Column("due_at", BigInteger, nullable=False),
+    # Everywhere it was to go.
     Column("delivered_at", BigInteger),
+    # Its public position, in the order of commits: given afterwards, by one at a time. NULL is the mark of what nobody has taken up yet.
+    Column("sequence", BigInteger),
     Index("ix_uploadcore_events_id", "id", unique=True),
+    Index(
+        "ix_uploadcore_events_sequence",
+        "sequence",
+        unique=True,
+        sqlite_where=text("sequence IS NOT NULL"),
+        postgresql_where=text("sequence IS NOT NULL"),
+    ),
+    Index(
+        "ix_uploadcore_events_unnumbered",
+        "position",
+        sqlite_where=text("sequence IS NULL"),
+        postgresql_where=text("sequence IS NULL"),
+    ),
     Index(
         "ix_uploadcore_events_due",
         "due_at",
@@ -185,6 +215,48 @@ events = Table(
         "delivered_at",
         sqlite_where=text("delivered_at IS NOT NULL"),
         postgresql_where=text("delivered_at IS NOT NULL"),
+    ),
+)
+
+deliveries = Table(
+    "uploadcore_deliveries",
+    METADATA,
+    # What a destination still has to get: a row goes when the event has arrived.
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("destination", Text, primary_key=True),
+    Column("upload_id", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("due_at", BigInteger, nullable=False),
+    Column("dead_at", BigInteger),
+    Column("error", Text),
+    Index(
+        "ix_uploadcore_deliveries_due",
+        "destination",
+        "due_at",
+        "sequence",
+        sqlite_where=text("dead_at IS NULL"),
+        postgresql_where=text("dead_at IS NULL"),
+    ),
+    Index(
+        "ix_uploadcore_deliveries_upload",
+        "destination",
+        "upload_id",
+        "sequence",
+        sqlite_where=text("dead_at IS NULL"),
+        postgresql_where=text("dead_at IS NULL"),
+    ),
+    Index(
+        "ix_uploadcore_deliveries_dead",
+        "destination",
+        "sequence",
+        sqlite_where=text("dead_at IS NOT NULL"),
+        postgresql_where=text("dead_at IS NOT NULL"),
+    ),
+    Index(
+        "ix_uploadcore_deliveries_dead_at",
+        "dead_at",
+        sqlite_where=text("dead_at IS NOT NULL"),
+        postgresql_where=text("dead_at IS NOT NULL"),
     ),
 )
 

@@ -6,7 +6,7 @@ Statements are built once for each shape (which timers, which conditions; a doze
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cache
@@ -55,12 +55,18 @@ _FROZEN = frozenset({"id", "owner", "key", "fingerprint"})
 
 
 class SqlUploads:
-    """The uploads, within one transaction."""
+    """The uploads, within one transaction.
 
-    __slots__ = ("_run",)
+    Args:
+        run: Runs their queries.
+        wrote: Called when an event was written.
+    """
 
-    def __init__(self, run: Run) -> None:
+    __slots__ = ("_run", "_wrote")
+
+    def __init__(self, run: Run, wrote: Callable[[], None]) -> None:
         self._run = run
+        self._wrote = wrote
 
     async def add(self, upload: Upload, *, lifetime: timedelta, lease: timedelta | None) -> Upload:
         """Insert; return it as it is now. Raises `VersionConflictError` where its id or storage key is there already."""
@@ -72,7 +78,10 @@ class SqlUploads:
 
     async def save(self, transition: Transition) -> Upload:
         """Carry out a transition in one conditional statement, and write its events."""
-        return await self._run(_save, transition)
+        saved = await self._run(_save, transition)
+        if transition.events:
+            self._wrote()
+        return saved
 
     async def find(
         self,
@@ -242,7 +251,9 @@ def _values(upload: Upload) -> dict[str, Any]:
     }
 
 
-_CHANGING = sorted(set(_c.keys()) - _FROZEN - {"version", "created_at", "due_at", *(timer.value for timer in Timer)})
+_CHANGING = sorted(
+    set(_c.keys()) - _FROZEN - {"version", "created_at", "due_at", "lease_owner", *(timer.value for timer in Timer)}
+)
 
 
 def _upload(row: Row[*tuple[Any, ...]]) -> Upload:

@@ -108,7 +108,7 @@ class Container(containers.DeclarativeContainer):
         store=store,
         database=database,
         cache=cache,
-        publisher=events,
+        publishers=providers.Dict(tally=events),
         policy=policy,
         config=providers.Singleton(_config, settings),
     )

@@ -176,7 +176,7 @@ async def test_a_test_sees_what_was_committed() -> None:
         await tx.quotas.reserve("u_1", size=25, max_uploads=None, max_bytes=None)
         assert (database.uploads, database.files, database.events) == ({}, {}, [])
     async with database.transaction() as tx:
-        await tx.outbox.delivered("e")
+        await tx.outbox.number([], 10)
     assert database.uploads == {"u": upload}
     assert database.files == {"f": file}
     assert [event.id for event in database.events] == ["e"]

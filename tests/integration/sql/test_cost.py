@@ -13,7 +13,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 
 from uploadcore import UploadCore
-from uploadcore.ports import IdempotencyRecord
+from uploadcore.ports import FailedDelivery, IdempotencyRecord
 from uploadcore.testing import make_event, make_file, make_upload
 from uploadcore.upload import Timer, Transition
 from uploadcore_memory import MEMORY_LIMITS, MemoryObjectStore
@@ -53,6 +53,7 @@ async def test_an_upload_costs_a_constant_number_of_write_transactions_and_rows(
         "uploadcore_files": 1,
         "uploadcore_file_labels": 0,
         "uploadcore_events": 1,
+        "uploadcore_deliveries": 0,  # until the event is relayed
         "uploadcore_idempotency_keys": 0,
     }
 
@@ -70,6 +71,10 @@ def statements() -> Iterator[list[tuple[str, Any]]]:
     event.remove(Engine, "before_cursor_execute", note)
 
 
+WHAT_IS_READ_WHOLE = ("SCAN uploadcore_installation", "INDEX ix_uploadcore_events_unnumbered")
+"""One row; and the index of what nobody has taken up yet."""
+
+
 async def test_no_statement_scans_or_sorts_a_table(database: SqlDatabase, statements: list[tuple[str, Any]]) -> None:
     statements.clear()
     await use_every_statement(database)
@@ -85,7 +90,7 @@ async def test_no_statement_scans_or_sorts_a_table(database: SqlDatabase, statem
         statement: step
         for statement, plan in plans.items()
         for step in plan
-        if step.startswith("SCAN uploadcore") or "TEMP B-TREE" in step
+        if (step.startswith("SCAN uploadcore") and not step.endswith(WHAT_IS_READ_WHOLE)) or "TEMP B-TREE" in step
     }
     assert slow == {}
 
@@ -98,10 +103,18 @@ async def use_every_statement(database: SqlDatabase) -> None:
         file = await tx.files.save(replace(file, labels=("y", "z")), lease=-HOUR)
         await tx.files.save(file, lease=HOUR, lease_passed=True)
         await tx.outbox.add(make_event("e"))
-        await tx.outbox.claim(10, lease=HOUR)
-        await tx.outbox.failed("e", retry_after=HOUR)
-        await tx.outbox.delivered("e")
-        await tx.outbox.purge(older_than=HOUR)
+        await tx.outbox.number(["here", "there"], 10)
+        claimed = await tx.outbox.claim("here", 10, lease=HOUR)
+        await tx.outbox.failed([FailedDelivery(delivery, HOUR, "no") for delivery in claimed])
+        await tx.outbox.failed([FailedDelivery(delivery, None, "no") for delivery in claimed])
+        for destination in (None, "here"):
+            await tx.outbox.dead_letters(destination=destination, after=None, limit=10)
+        for event_id in ("e", None):
+            await tx.outbox.replay("here", event_id=event_id)
+            await tx.outbox.discard("here", event_id=event_id)
+        await tx.outbox.delivered(await tx.outbox.claim("there", 10, lease=HOUR))
+        await tx.outbox.purge(older_than=HOUR, dead_older_than=HOUR)
+        await tx.outbox.number([], 10)
         for record in ("a", "b"):
             await tx.idempotency.claim(IdempotencyRecord("u_1", "key", "print", record), kept=HOUR)
         await tx.idempotency.purge(older_than=HOUR)

@@ -18,6 +18,7 @@ from uploadcore.errors import DatabaseUnavailableError, InvalidRequestError, Quo
 from uploadcore.events import EventType
 from uploadcore.ports import IdempotencyRecord, Transaction
 from uploadcore.testing import make_event, make_upload
+from uploadcore.testing.outbox import numbered, relayed
 from uploadcore.upload import Timer, Transition, Upload
 from uploadcore_sql import SqlDatabase
 from uploadcore_sql.postgres import PostgresBackend
@@ -116,35 +117,30 @@ async def test_an_event_written_first_is_delivered_first_whoever_commits_first(
 
         second = asyncio.create_task(write_the_second())
         await until_waiting_for_a_lock(admin)
-        async with emptied.transaction() as other:
-            assert await other.outbox.claim(10, lease=HOUR) == []
+        assert await relayed(emptied) == []
     await second
-    seen = []
-    for _ in range(2):
-        async with emptied.transaction() as tx:
-            (pending,) = await tx.outbox.claim(10, lease=HOUR)
-            await tx.outbox.delivered(pending.event.id)
-            seen.append(pending.event.id)
-    assert seen == ["first", "second"]
+    assert await relayed(emptied) == ["first", "second"]
 
 
 async def test_events_another_relay_is_just_claiming_are_passed_over(emptied: SqlDatabase) -> None:
     async with emptied.transaction() as tx:
         for name in ("a", "b"):
             await tx.outbox.add(make_event(name, upload_id=name))
+    await numbered(emptied, "here")
     async with emptied.transaction() as one, emptied.transaction() as other:
-        assert [pending.event.id for pending in await one.outbox.claim(1, lease=HOUR)] == ["a"]
-        assert [pending.event.id for pending in await other.outbox.claim(10, lease=HOUR)] == ["b"]
+        assert [claimed.event.id for claimed in await one.outbox.claim("here", 1, lease=HOUR)] == ["a"]
+        assert [claimed.event.id for claimed in await other.outbox.claim("here", 10, lease=HOUR)] == ["b"]
 
 
 async def test_purges_at_once_pass_each_other_over(emptied: SqlDatabase) -> None:
     async with emptied.transaction() as tx:
         await tx.outbox.add(make_event("a"))
-        await tx.outbox.delivered("a")
+        await tx.outbox.number([], 10)
         await tx.idempotency.claim(IdempotencyRecord("u_1", "key", "print", "a"), kept=HOUR)
     async with emptied.transaction() as one, emptied.transaction() as other:
-        assert (await one.outbox.purge(older_than=-HOUR), await one.idempotency.purge(older_than=-HOUR)) == (1, 1)
-        assert (await other.outbox.purge(older_than=-HOUR), await other.idempotency.purge(older_than=-HOUR)) == (0, 0)
+        old = {"older_than": -HOUR, "dead_older_than": HOUR}
+        assert (await one.outbox.purge(**old), await one.idempotency.purge(older_than=-HOUR)) == (1, 1)
+        assert (await other.outbox.purge(**old), await other.idempotency.purge(older_than=-HOUR)) == (0, 0)
 
 
 @pytest.mark.parametrize("committed", [True, False])
@@ -219,7 +215,7 @@ async def test_a_save_whose_event_is_there_already_saves_nothing(emptied: SqlDat
             await tx.uploads.save(twice)
     async with emptied.transaction() as tx:
         assert await tx.uploads.get("a") == before
-        assert await tx.outbox.claim(10, lease=HOUR) == []
+        assert await tx.outbox.number(["anywhere"], 10) == 0
 
 
 async def test_after_a_failed_statement_a_transaction_takes_no_more_and_saves_nothing(emptied: SqlDatabase) -> None:
@@ -498,7 +494,7 @@ async def test_a_role_with_the_rights_the_documentation_names_can_do_everything(
     async with service.transaction() as tx:
         await tx.uploads.save(Transition(upload).announcing(EventType.UPLOAD_ABORTED))
         await tx.quotas.reserve("u_1", size=1, max_uploads=1, max_bytes=1)
-        assert len(await tx.outbox.claim(1, lease=HOUR)) == 1
+        assert await tx.outbox.number(["anywhere"], 1) == 1
     await service.close()
     await admin.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
     await admin.close()

@@ -189,6 +189,9 @@ class FaultyDatabase:
     async def installation_id(self) -> str:
         return await self.inner.installation_id()
 
+    async def events_written(self, timeout: timedelta) -> None:  # noqa: ASYNC109 - as the port has it
+        await self.inner.events_written(timeout)
+
 
 class FaultyCache(MemoryCache):
     """The cache in memory, with calls that wait, and that may not be answered: `is_deaf`, nothing is; `loses_answers`, it is done."""
@@ -231,6 +234,7 @@ class Rig:
         limits: Admission | None = None,
         cache: Cache | None = None,
         publisher: EventPublisher | None = None,
+        publishers: Mapping[str, EventPublisher] | None = None,
         clock: ManualClock | None = None,
     ) -> None:
         self.clock = clock or ManualClock()
@@ -240,7 +244,7 @@ class Rig:
         self.policy = StaticPolicy(limits or Admission())
         self.config = config or UploadConfig()
         self.cache = cache
-        self.publisher = publisher
+        self.publishers = publishers or ({} if publisher is None else {"here": publisher})
         self.core = self.another_core()
 
     def another_core(self) -> UploadCore:
@@ -249,7 +253,7 @@ class Rig:
             store=self.store,
             database=self.database,
             cache=self.cache,
-            publisher=self.publisher,
+            publishers=self.publishers,
             policy=self.policy,
             config=self.config,
             clock=self.clock,

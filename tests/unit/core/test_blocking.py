@@ -12,8 +12,15 @@ from typing import Any
 import pytest
 
 from uploadcore import BlockingUploadCore, FileStatus, UploadCore, UploadState
-from uploadcore.blocking import BlockingFileService, BlockingUploadService, _LoopThread, _thread
+from uploadcore.blocking import (
+    BlockingEventService,
+    BlockingFileService,
+    BlockingUploadService,
+    _LoopThread,
+    _thread,
+)
 from uploadcore.errors import UploadNotFoundError
+from uploadcore.event_service import EventService
 from uploadcore.file_service import FileService
 from uploadcore.upload_service import UploadService
 from uploadcore_memory import MemoryCache, MemoryDatabase, MemoryObjectStore
@@ -32,7 +39,8 @@ def public(cls: type) -> dict[str, inspect.Signature]:
     [
         (BlockingUploadService, UploadService, {"close"}),
         (BlockingFileService, FileService, set()),
-        (BlockingUploadCore, UploadCore, {"run_background"}),
+        (BlockingEventService, EventService, set()),
+        (BlockingUploadCore, UploadCore, set()),
     ],
 )
 def test_every_signature_is_the_async_classs(blocking: type, asynchronous: type, left_out: set[str]) -> None:
@@ -62,7 +70,7 @@ def test_one_blob_from_first_to_last() -> None:
         assert _thread.run(store.fetch(core.files.content(done.file.id, owner="u"))) == b"x" * 25
         file = core.files.update(done.file.id, owner="u", if_version=done.file.version, labels=["x"])
         assert core.files.find(owner="u", label="x").files == (file,)
-        assert core.relay() == 1
+        assert core.relay().numbered == 1
         assert core.files.delete(done.file.id, owner="u").status is FileStatus.DELETED
         other = core.uploads.initiate(owner="u", filename="b", size=1)
         assert core.uploads.abort(other.id, owner="u").state is UploadState.ABORTED
