@@ -27,6 +27,7 @@ __all__ = [
     "PartsRejectedError",
     "QuotaExceededError",
     "StorageFullError",
+    "StoreOverloadedError",
     "StoreUnavailableError",
     "TooLargeError",
     "UndeliverableError",
@@ -219,6 +220,12 @@ class OverloadedError(UploadCoreError):
     def __init__(self, message: str, *, retry_after: int = 1) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class StoreOverloadedError(StoreUnavailableError, OverloadedError):
+    """As many calls wait for the object store as may, and this one was not made. Nothing is lost: try again."""
+
+    code = "overloaded"
 
 
 class StorageFullError(UploadCoreError):

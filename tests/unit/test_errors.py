@@ -35,6 +35,7 @@ CODES = {
     "PartsRejectedError": "internal",
     "QuotaExceededError": "quota_exceeded",
     "StorageFullError": "storage_full",
+    "StoreOverloadedError": "overloaded",
     "StoreUnavailableError": "store_unavailable",
     "TooLargeError": "too_large",
     "UndeliverableError": "internal",

@@ -12,12 +12,22 @@ from uploadcore.errors import (
     NoSuchMultipartError,
     PartsRejectedError,
     StorageFullError,
+    StoreOverloadedError,
     StoreUnavailableError,
     UploadCoreError,
 )
 from uploadcore_s3.xml import NotXmlError, children, parse_xml
 
-__all__ = ["S3CallError", "TransportError", "is_absent", "is_transient", "map_completion", "map_creation", "map_errors"]
+__all__ = [
+    "NoRoomError",
+    "S3CallError",
+    "TransportError",
+    "is_absent",
+    "is_transient",
+    "map_completion",
+    "map_creation",
+    "map_errors",
+]
 
 _UNKNOWN_MULTIPART = frozenset({"NoSuchUpload", "NoSuchKey"})
 """The second is what some stores say once the upload was completed (Swift: AbortMultipartUpload)."""
@@ -109,6 +119,13 @@ class TransportError(Exception):
         self.is_retryable = is_retryable
 
 
+class NoRoomError(TransportError):
+    """So many calls wait already that this one was not made."""
+
+    def __init__(self) -> None:
+        super().__init__("too many calls wait for the store already", is_retryable=False)
+
+
 def is_transient(error: Exception) -> bool:
     """Whether the same call may go well in a moment."""
     if isinstance(error, TransportError):
@@ -132,10 +149,13 @@ def map_errors(doing: str) -> Iterator[None]:
     Raises:
         NoSuchMultipartError: The store knows no such multipart upload.
         StorageFullError: There is no room.
+        StoreOverloadedError: Too many calls wait already.
         StoreUnavailableError: Everything else: it did not answer, or its refusal is a matter for the operator.
     """
     try:
         yield
+    except NoRoomError as exc:
+        raise StoreOverloadedError(f"{doing}: {exc}") from exc
     except TransportError as exc:
         raise StoreUnavailableError(f"{doing}: {exc}") from exc
     except S3CallError as exc:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from uploadcore_s3.errors import TransportError
+from uploadcore_s3.errors import NoRoomError, TransportError
 from uploadcore_s3.transport import call_within
 
 __all__ = ["BoundedThreads"]
@@ -35,7 +35,8 @@ class BoundedThreads:
         """What `call` returns, given up after `within` seconds, those of waiting included. A call that was begun ends by itself.
 
         Raises:
-            TransportError: There is no room, or no answer in time.
+            NoRoomError: As many calls wait as may.
+            TransportError: There is no answer in time.
         """
         deadline = time.monotonic() + within
 
@@ -45,7 +46,7 @@ class BoundedThreads:
 
         with self._lock:
             if self._room <= 0:
-                raise TransportError("too many calls wait for the store already", is_retryable=False)
+                raise NoRoomError
             self._room -= 1
         try:
             future = self._pool.submit(work)

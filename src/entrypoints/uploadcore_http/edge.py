@@ -40,6 +40,12 @@ _ID_KEY = "uploadcore_request_id"
 _PUBLIC = re.compile(r"/v1/files/[A-Za-z0-9-]{1,64}(?:/content)?")
 """What may be asked for without a token: the answer then is that of a public file, or that there is none."""
 _READS = frozenset({"GET", "HEAD"})
+_AT_THE_STORE = {
+    "POST": re.compile(r"/v1/uploads(?:/[^/]+/complete)?"),
+    "GET": re.compile(r"/v1/uploads/[^/]+/parts"),
+    "DELETE": re.compile(r"/v1/.*"),
+}
+"""Requests that call the store, and wait for as long as it takes: they leave room for those that don't."""
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
 _NO_STORE = (b"cache-control", b"no-store")
 """On every answer that does not say otherwise: answers hold signed URLs."""
@@ -62,7 +68,8 @@ class Edge:
         data: The endpoint of the store's signed URLs, if it is ours to serve. It has its own rules for bodies, errors and headers.
         public_url: Where clients reach the application; `None`: as they reached it with this request.
         cors_origins: Origins of browser applications.
-        max_in_flight: Requests served at a time; more are told to come back.
+        max_in_flight: Requests served at a time; more are told to come back. Half of them at most may be such as wait for the store, so that
+            one that hangs does not keep others from being served.
         rate_limit: How often one caller may ask the API; `None`: as often as they like.
         log_request: Writes the line each request has in the log; `None`: it has none.
     """
@@ -88,6 +95,7 @@ class Edge:
         self._data = data
         self._public_links = None if public_url is None else Links(public_url)
         self._max_in_flight = max_in_flight
+        self._at_the_store = 0
         self._in_flight = 0  # without the bodies of files, which take as long as they take
         self._rate_limit = rate_limit
         self._log_request = log_request
@@ -150,16 +158,19 @@ class Edge:
 
     async def _serve(self, scope: Any, receive: Receive, send: Send) -> None:
         self._in_flight += 1
+        calls_store = _calls_store(scope)
+        self._at_the_store += calls_store
         try:
-            await self._admit(scope)
+            await self._admit(scope, calls_store=calls_store)
         except Exception as error:  # noqa: BLE001 - authenticators are the host's: whatever they raise, the client gets a problem
             await problem_for(error, request_id_of(scope))(scope, receive, send)
         else:
             await self._app(scope, receive, send)
         finally:
             self._in_flight -= 1
+            self._at_the_store -= calls_store
 
-    async def _admit(self, scope: Any) -> None:
+    async def _admit(self, scope: Any, *, calls_store: bool) -> None:
         """Let a request pass to the application; those to `/v1` only with the principal that sent them, but for public files."""
         path = scope["path"]
         if "\0" in path or b"%00" in scope["query_string"]:
@@ -171,6 +182,8 @@ class Edge:
             return
         if self._in_flight > self._max_in_flight:
             raise OverloadedError("too many requests are being served", retry_after=1)
+        if calls_store and 2 * self._at_the_store > self._max_in_flight + 1:
+            raise OverloadedError("too many requests wait for the object store", retry_after=2)
         if scope["method"] != "OPTIONS":
             principal = await self._authenticate(scope)
             if principal is not None:
@@ -231,6 +244,11 @@ def _may_be_anybody(scope: Any) -> bool:
     if scope["method"] not in _READS or _PUBLIC.fullmatch(scope["path"]) is None:
         return False
     return all(name != b"authorization" for name, _ in scope["headers"])
+
+
+def _calls_store(scope: Any) -> bool:
+    paths = _AT_THE_STORE.get(scope["method"])
+    return paths is not None and paths.fullmatch(scope["path"]) is not None
 
 
 def _placed(scope: Scope) -> tuple[str, str]:
