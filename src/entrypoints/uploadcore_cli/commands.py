@@ -21,6 +21,8 @@ _COMMANDS = {
     "get": ("uploadcore_cli.downloads", "client", "Download a file, or go on where an earlier call ended."),
     "token": ("uploadcore_cli.service", "server", "Print a token for a service that signs with a shared secret."),
     "sweep": ("uploadcore_cli.service", "server", "Expire, recover and clean up, once."),
+    "worker": ("uploadcore_cli.worker", "server", "Sweep and deliver events, without serving."),
+    "events": ("uploadcore_cli.events", "server", "See what waits to be delivered; replay dead letters."),
     "migrate": ("uploadcore_cli.migrations", "server", "Bring the database's schema up to date."),
     "doctor": ("uploadcore_cli.doctor", "server", "Examine store, database and cache, and say what to do."),
     "demo": ("uploadcore_cli.demo", "server", "Upload a file, kill -9 both sides half way, resume, compare."),

@@ -8,6 +8,9 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
+PATIENCE = 30.0
+"""Seconds until a test gives up waiting for what takes a moment."""
+
 
 @dataclass(frozen=True)
 class Received:
@@ -83,6 +86,12 @@ class Receiver:
     most_open: int = 0
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     """Set while no connection is open."""
+    arrived: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    async def until(self, count: int) -> None:
+        """Wait until so many requests have come."""
+        async with asyncio.timeout(PATIENCE), self.arrived:
+            await self.arrived.wait_for(lambda: len(self.received) >= count)
 
 
 @contextlib.asynccontextmanager
@@ -98,6 +107,8 @@ async def receiving(context: ssl.SSLContext | None = None) -> AsyncIterator[Rece
             headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
             body = await reader.readexactly(int(headers.get("content-length", "0")))
             receiver.received.append(Received(method, target, headers, body))
+            async with receiver.arrived:
+                receiver.arrived.notify_all()
             await receiver.answer(writer)
             await writer.drain()
 

@@ -1,0 +1,114 @@
+"""`worker`: the sweeper and the relay without the service, configured as the service is."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import os
+import signal
+import sys
+from typing import Any
+
+import click
+import uvloop
+
+from uploadcore import UploadCore
+from uploadcore.relay import RelayReport
+from uploadcore.views import SweepReport
+from uploadcore_app import ConfigurationError, Settings, misspelled, open_app
+from uploadcore_cli.failures import CommandError, ExitStatus
+from uploadcore_cli.service import DATA_DIR, settings_from
+from uploadcore_http.background import in_background
+from uploadcore_http.logs import configure_logging
+
+__all__ = ["worker"]
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+log = logging.getLogger("uploadcore.worker")
+
+
+@click.command()
+@click.option("--once", is_flag=True, help="One pass of each, for cron. Status 1 if anything in it failed.")
+@DATA_DIR
+def worker(*, once: bool, **given: Any) -> None:
+    """Expire, recover, clean up and deliver events, until SIGTERM or Ctrl-C.
+
+    Any number of workers and services may do so at once. Not beside a service on the embedded folder, which does it by itself: that folder
+    is one process's at a time.
+    """
+    settings = settings_from(given)
+    configure_logging(settings.log_format, settings.log_level)
+    for name, meant in misspelled(os.environ).items():
+        log.warning("%s is no setting and does nothing; %s is one", name, meant)
+    try:
+        sys.exit(uvloop.run(_worked(settings, once=once)))
+    except ConfigurationError as exc:
+        raise CommandError(str(exc), ExitStatus.USAGE) from exc
+
+
+async def _worked(settings: Settings, *, once: bool) -> int:
+    """Work until a signal says otherwise, or for one pass; the exit status. What is held under a lease is given up at the end."""
+    told = _first_signal()
+    async with open_app(settings) as app:
+        if once:
+            return await _until_told(app.core, told)
+        async with in_background(app.core):
+            click.echo("uploadcore is working")
+            number = await told
+            log.info("stopping after %s", number.name)
+    return ExitStatus.OK
+
+
+def _first_signal() -> asyncio.Future[signal.Signals]:
+    """The first signal to stop. A second one ends the process at once, as if nobody listened."""
+    loop = asyncio.get_running_loop()
+    told: asyncio.Future[signal.Signals] = loop.create_future()
+
+    def tell(number: signal.Signals) -> None:
+        for one in _SIGNALS:
+            loop.remove_signal_handler(one)
+            signal.signal(one, signal.SIG_DFL)
+        told.set_result(number)
+
+    for one in _SIGNALS:
+        loop.add_signal_handler(one, tell, one)
+    return told
+
+
+async def _until_told(core: UploadCore, told: asyncio.Future[signal.Signals]) -> int:
+    passing = asyncio.create_task(_pass(core))
+    await asyncio.wait((passing, told), return_when=asyncio.FIRST_COMPLETED)
+    if passing.done():
+        return await passing
+    passing.cancel()
+    await asyncio.gather(passing, return_exceptions=True)
+    return 128 + told.result()
+
+
+async def _pass(core: UploadCore) -> int:
+    """One pass of each; what it came to, on stdout.
+
+    Raises:
+        UploadCoreError: Database or store did not answer. What could be done without it is done.
+    """
+    swept, relayed = await asyncio.gather(core.sweep(), core.relay(), return_exceptions=True)
+    failed = False
+    if isinstance(swept, SweepReport):
+        click.echo(f"swept: {_told(dataclasses.asdict(swept))}")
+        failed |= bool(swept.failed)
+    if isinstance(relayed, RelayReport):
+        counts = {name: getattr(relayed, name) for name in ("numbered", "delivered", "failed", "dead", "more")}
+        click.echo(f"relayed: {_told(counts)}")
+        failed |= bool(relayed.failed or relayed.dead)
+    for outcome in (swept, relayed):
+        if isinstance(outcome, BaseException):
+            raise outcome
+    return ExitStatus.FAILED if failed else ExitStatus.OK
+
+
+def _told(counts: dict[str, Any]) -> str:
+    more = counts.pop("more")
+    told = [f"{what.replace('_', ' ')} {count}" for what, count in counts.items() if count]
+    return f"{', '.join(told) or 'nothing to do'}{'; there is more' if more else ''}"
