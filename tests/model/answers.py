@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from datetime import timedelta
 
 from tests.model.history import Life, planned
@@ -53,6 +54,7 @@ class Answers:
         self._clock = clock
         self._config = config
         self._completions: dict[str, UploadView] = {}
+        self._told: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
 
     def initiated(
         self, operation: Operation, owner: str, size: int | None, key: str | None
@@ -162,6 +164,7 @@ class Answers:
             history = self._reference.file_histories[life.now.file_id].since_time(operation.started_at)
             if not any(FileView.of(file) == view and view.title == title for file in history):
                 self._reference.broken(7, f"file {view.id} was answered as changed to {title!r}, and never was that")
+            self._tell(operation, view)
 
     def looked_at(self, life: Life, operation: Operation) -> None:
         """What is read was true, not long ago."""
@@ -170,6 +173,22 @@ class Answers:
             self._reference.broken(
                 11, f"file {view.id} was read as version {view.version}, which is too old, or never was"
             )
+        if isinstance(view, FileView):
+            self._tell(operation, view)
+
+    def _tell(self, operation: Operation, view: FileView) -> None:
+        """Whoever has told of a version tells of none before it to who asks afterwards."""
+        told = self._told[operation.process.name, view.id]
+        newest = max((version for position, version in told if position <= operation.started), default=0)
+        if view.version < newest:
+            self._reference.broken(
+                11, f"{operation.process.name} told of file {view.id} at version {newest}, then at {view.version}"
+            )
+        told.append((self._reference.position, view.version))
+
+    def flushed(self) -> None:
+        """The caches were emptied, and what they knew to be overtaken is forgotten: what was read just before may come back."""
+        self._told.clear()
 
     def downloaded(self, store: MemoryObjectStore, life: Life, operation: Operation) -> None:
         """The bytes are those that were completed, or none any more."""

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from tests.model.history import Life, planned
-from tests.model.processes import Operation, Parked, at_once
+from tests.model.processes import Fault, Operation, Parked, at_once
 from tests.model.world import OWNERS, PUT_LASTS, STRANGER, TICK, Injected, Shape, World
 from uploadcore import UploadCore
 from uploadcore.file import ChecksumAlgorithm
@@ -239,6 +239,16 @@ class Happenings(World):
         self.read(1 - slot, which, "file", None)
         self.read(1 - slot, which, "content", None)
 
+    def fill_late(self, slot: int, which: int, seconds: int, fault: Injected) -> None:
+        """What one process has read before another's change gets to the cache after it, which both look into later."""
+        self.stop(slot, "flush")
+        self.read(slot, which, "file", (1, Fault.PAUSE_AFTER))
+        self.edit(1 - slot, which, f"at {self.clock.now():%H:%M:%S}", fault)
+        self.advance(seconds, jump=True)
+        self.go_on(0, None)
+        self.read(1 - slot, which, "file", None)
+        self.read(slot, which, "file", None)
+
     # --- one thing in the middle of another -----------------------------------------------------------------------
 
     def race(
@@ -284,5 +294,7 @@ class Happenings(World):
             self.lose(which)
         elif name == "sign":
             self.sign(slot, which, [1], fault)
+        elif name == "look":
+            self.read(slot, which, "file", fault)
         else:
             self.put(which, which, steady=False, late=False)

@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from tests.model.faulty_ports import FaultyDatabase
+from tests.model.faulty_ports import FaultyDatabase, WatchedCache
 from tests.model.happenings import Happenings
 from tests.model.processes import STATISTICS, Fault
-from tests.model.world import CAPABILITIES, OWNERS, SHAPES, Injected, Shape
+from tests.model.world import CAPABILITIES, CONFIG, OWNERS, SHAPES, Injected, Shape
+from uploadcore.config import UploadConfig
 from uploadcore.ports import StoreCapabilities
 
 __all__ = ["UploadCoreMachine"]
@@ -27,7 +28,7 @@ def faults(calls: int) -> st.SearchStrategy[Injected]:
 SLOTS = st.integers(0, 1)
 WHICH = st.sampled_from([0, 0, 0, 1, 1, 2])
 HELD_BACK = [Fault.PAUSE_BEFORE, Fault.PAUSE_AFTER, Fault.FREEZE_BEFORE, Fault.FREEZE_AFTER]
-RACERS = ["complete", "abort", "sweep", "delete_file", "initiate_again", "relay", "sign"]
+RACERS = ["complete", "abort", "sweep", "delete_file", "initiate_again", "relay", "sign", "look"]
 
 STEPS: list[tuple[int, str, dict[str, st.SearchStrategy[Any]]]] = [
     (
@@ -72,6 +73,7 @@ STEPS: list[tuple[int, str, dict[str, st.SearchStrategy[Any]]]] = [
         "edit_and_look",
         {"slot": SLOTS, "which": WHICH, "seconds": st.sampled_from([0, 6, 59, 61, 63]), "fault": faults(4)},
     ),
+    (1, "fill_late", {"slot": SLOTS, "which": WHICH, "seconds": st.sampled_from([0, 1, 3, 61]), "fault": faults(3)}),
     (3, "sweep", {"slot": SLOTS, "fault": faults(14)}),
     (2, "relay", {"slot": SLOTS, "fault": faults(4)}),
     (
@@ -85,7 +87,7 @@ STEPS: list[tuple[int, str, dict[str, st.SearchStrategy[Any]]]] = [
             "seconds": st.sampled_from([0, 0, 11, 31, 31, 61, 86_401]),
             "second": st.sampled_from(["sweep", "sweep", "put", "lose", "edit", *RACERS]),
             "fault": faults(9),
-            "third": st.none() | st.sampled_from(["complete", "sign"]),
+            "third": st.none() | st.sampled_from(["complete", "sign", "look"]),
             "then": faults(3),
         },
     ),
@@ -104,6 +106,8 @@ class UploadCoreMachine(RuleBasedStateMachine):
     """One run: a world, what happens to it, and the rules of the design checked after every step and at rest."""
 
     database_type: ClassVar[type[FaultyDatabase]] = FaultyDatabase
+    cache_type: ClassVar[type[WatchedCache]] = WatchedCache
+    config: ClassVar[UploadConfig] = CONFIG
     world: Happenings | None = None
 
     @initialize(
@@ -114,7 +118,9 @@ class UploadCoreMachine(RuleBasedStateMachine):
     def begin(self, capabilities: StoreCapabilities, cache: str, shapes: list[Shape]) -> None:
         """Some uploads that are whole."""
         STATISTICS["runs"] += 1
-        self.world = Happenings(capabilities, cache, database_type=self.database_type)
+        self.world = Happenings(
+            capabilities, cache, database_type=self.database_type, cache_type=self.cache_type, config=self.config
+        )
         for shape in shapes:
             self.world.initiate(0, owner=OWNERS[0], shape=shape)
             self.world.send_whole(0, 0, True, 2)

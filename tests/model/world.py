@@ -32,7 +32,7 @@ from uploadcore_memory import (
     SequentialIds,
 )
 
-__all__ = ["CAPABILITIES", "OWNERS", "PUT_LASTS", "SHAPES", "STRANGER", "TICK", "Injected", "Shape", "World"]
+__all__ = ["CAPABILITIES", "CONFIG", "OWNERS", "PUT_LASTS", "SHAPES", "STRANGER", "TICK", "Injected", "Shape", "World"]
 
 
 @dataclass(frozen=True)
@@ -83,13 +83,19 @@ class World:
     """
 
     def __init__(
-        self, capabilities: StoreCapabilities, cache: str, *, database_type: type[FaultyDatabase] = FaultyDatabase
+        self,
+        capabilities: StoreCapabilities,
+        cache: str,
+        *,
+        database_type: type[FaultyDatabase] = FaultyDatabase,
+        cache_type: type[WatchedCache] = WatchedCache,
+        config: UploadConfig = CONFIG,
     ) -> None:
         self.clock = ManualClock()
         self.loop = SteppedLoop(self.clock)
         self.loop.set_task_factory(task_factory)
         self.reference = Reference(self.clock)
-        self.answers = Answers(self.reference, self.clock, CONFIG)
+        self.answers = Answers(self.reference, self.clock, config)
         self.store = MemoryObjectStore(capabilities=capabilities, clock=self.clock)
         self.database = MemoryDatabase(clock=self.clock, installation_id="installation")
         self.publisher = MemoryEventPublisher()
@@ -101,8 +107,9 @@ class World:
         self.bodies = 0
         self._last_initiated: tuple[str, Shape, str | None, int | None] | None = None
         self._database_type = database_type
-        shared = WatchedCache(self.clock, self.reference, deaf=cache == "deaf")
-        each = [WatchedCache(self.clock, self.reference, deaf=False) for _ in range(2)]
+        self._config = config
+        shared = cache_type(self.clock, self.reference, deaf=cache == "deaf")
+        each = [cache_type(self.clock, self.reference, deaf=False) for _ in range(2)]
         self._caches = each if cache == "one each" else [shared, shared]
         self._is_cached = cache != "none"
         self.processes = [self._process(0), self._process(1)]
@@ -119,7 +126,7 @@ class World:
             cache=self._caches[slot] if self._is_cached else None,
             publishers={"receiver": FaultyPublisher(self.publisher, process, self.late)},
             policy=StaticPolicy(LIMITS),
-            config=CONFIG,
+            config=self._config,
             clock=self.clock,
             ids=self.ids,
         )
@@ -239,6 +246,7 @@ class World:
         if how == "flush":
             for cache in self._caches:
                 cache.flush()
+            self.answers.flushed()
             return
         if how == "close" and process.is_alive and not process.is_frozen:
             self.call(slot, "close", lambda core: core.__aexit__(None, None, None), None, self.answers.closed)
