@@ -70,7 +70,8 @@ class _NoRecheck(FaultyDatabase):
 
     def transaction_of(self, tx: Transaction) -> Transaction:
         async def save(transition: Transition) -> Upload:
-            timers = {timer: after for timer, after in transition.timers.items() if timer is not Timer.RECHECK}
+            timers = dict(transition.timers)
+            timers.pop(Timer.RECHECK, None)
             return await tx.uploads.save(replace(transition, timers=timers))
 
         bent: Transaction = _Bent(tx, uploads=_Bent(tx.uploads, save=save))
