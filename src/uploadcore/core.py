@@ -110,7 +110,9 @@ class UploadCore:
         self.files = FileService(store=store, database=database, steps=steps, config=self.config)
         self._sweeper = Sweeper(store=store, database=database, steps=steps, clock=clock, config=self.config)
         self._publishers = dict(publishers or {})
-        self._relay = Relay(database=database, publishers=self._publishers, clock=clock, config=self.config)
+        self._relay = Relay(
+            database=database, publishers=self._publishers, clock=clock, config=self.config, tally=self.tally
+        )
         self.events = EventService(database=database, destinations=self._relay.destinations)
 
     async def __aenter__(self) -> Self:

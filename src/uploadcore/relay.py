@@ -19,6 +19,7 @@ from types import MappingProxyType
 from uploadcore.config import UploadConfig
 from uploadcore.errors import InvalidRequestError, UndeliverableError, UploadCoreError
 from uploadcore.ports import Clock, Database, Delivery, EventPublisher, FailedDelivery
+from uploadcore.tally import Tally
 from uploadcore.waking import woken
 
 __all__ = ["DeliveryReport", "Relay", "RelayReport", "retry_after"]
@@ -116,7 +117,13 @@ class Relay:
     """Made by `UploadCore`; use it as `core.relay()`."""
 
     def __init__(
-        self, *, database: Database, publishers: Mapping[str, EventPublisher], clock: Clock, config: UploadConfig
+        self,
+        *,
+        database: Database,
+        publishers: Mapping[str, EventPublisher],
+        clock: Clock,
+        config: UploadConfig,
+        tally: Tally,
     ) -> None:
         """Deliver to these; with none, every event has arrived everywhere it should as soon as it has its position.
 
@@ -132,6 +139,7 @@ class Relay:
         self._publishers = dict(publishers)
         self._clock = clock
         self._config = config
+        self._tally = tally
         self._random = random.Random()  # noqa: S311 - jitter, no secret
         self._wakes = {name: asyncio.Event() for name in publishers}
 
@@ -186,6 +194,7 @@ class Relay:
                 room = 0 if is_over else min(left, AT_ONCE - len(underway))
                 claimed = await self._record_and_claim(destination, tried, room)
                 report = _counted(report, tried)
+                self._count(tried)
                 tried = []
                 left -= len(claimed)
                 underway |= {asyncio.create_task(self._attempt(publisher, delivery)): delivery for delivery in claimed}
@@ -198,6 +207,14 @@ class Relay:
         finally:
             if underway or tried:
                 await self._give_up(underway, tried)
+
+    def _count(self, tried: Sequence[_Tried]) -> None:
+        for one in tried:
+            if isinstance(one, Delivery):
+                delivery, outcome = one, "delivered"
+            else:
+                delivery, outcome = one.delivery, "dead" if one.retry_after is None else "failed"
+            self._tally.deliveries[delivery.destination, delivery.event.type, outcome] += 1
 
     async def _record_and_claim(self, destination: str, tried: Sequence[_Tried], room: int) -> list[Delivery]:
         async with self._database.transaction(single=not tried) as tx:

@@ -19,6 +19,8 @@ class Tally:
         moves: Changes of an upload's state, once they are committed, by the state that was reached.
         reads: Records asked for where a copy will do, by the kind of record and what was found: `hit`; `absent`, where a copy says that
             there is no such record; `miss`, where the database was asked.
+        deliveries: Events brought to a destination, by its name, the type of event and what became of it: `delivered`; `failed`, to be tried
+            again; `dead`.
         sweeps: Passes of the sweeper, by how they ended: `ok`, or `failed`, where one could not even ask what is due.
         sweep_seconds: What those that ended `ok` took.
         swept: What they did, by field of `SweepReport`.
@@ -28,6 +30,7 @@ class Tally:
 
     moves: Counter[str] = field(default_factory=Counter)
     reads: dict[str, Counter[str]] = field(default_factory=dict)
+    deliveries: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     sweeps: Counter[str] = field(default_factory=Counter)
     sweep_seconds: float = 0.0
     swept: Counter[str] = field(default_factory=Counter)

@@ -10,8 +10,7 @@ import pytest
 from dependency_injector import providers
 
 from uploadcore.errors import StoreUnavailableError
-from uploadcore.events import Event, EventType
-from uploadcore_app import ConfigurationError, Container, EventTally, load_settings, open_app
+from uploadcore_app import ConfigurationError, Container, load_settings, open_app
 from uploadcore_memory import MemoryDatabase, MemoryObjectStore
 
 
@@ -106,7 +105,7 @@ async def test_a_provider_can_be_overridden() -> None:
     container.store.override(providers.Object(store))
 
     async with open_app(load_settings(database="memory://", storage="never://asked"), container) as app:
-        assert app.core.store is store
+        assert app.core.store.bucket == store.bucket == "other"
 
 
 async def test_ports_are_closed_in_reverse_whatever_happens() -> None:
@@ -153,13 +152,3 @@ async def test_a_store_that_can_never_work_is_one_clear_line() -> None:
 async def test_no_cache_is_no_cache() -> None:
     async with open_app(load_settings(storage="memory://", database="memory://", cache="none")) as app:
         assert app.core.cache is None
-
-
-async def test_events_are_counted_by_type() -> None:
-    tally = EventTally()
-    event = Event(type=EventType.UPLOAD_COMPLETED, owner="u", upload_id="1", file_id="2", id="1-1")
-
-    await tally.publish(event)
-    await tally.publish(event)
-
-    assert tally.counted == {"upload.completed": 2}

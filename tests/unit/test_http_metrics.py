@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from uploadcore_http.metrics import BUCKETS, Metrics
+from uploadcore import UploadCore
+from uploadcore.errors import DatabaseUnavailableError
+from uploadcore.ports import Backlog
+from uploadcore_app import BUCKETS, Measurements
+from uploadcore_http.metrics import Metrics
+from uploadcore_memory import MemoryDatabase, MemoryObjectStore
 
 
 def samples(metrics: Metrics) -> dict[frozenset[str], float]:
@@ -16,6 +26,12 @@ def samples(metrics: Metrics) -> dict[frozenset[str], float]:
         for family in text_string_to_metric_families(text.decode())
         for sample in family.samples
     }
+
+
+@pytest.fixture
+async def core() -> AsyncIterator[UploadCore]:
+    async with UploadCore(store=MemoryObjectStore(), database=MemoryDatabase()) as core:
+        yield core
 
 
 def test_requests_are_counted_by_method_route_and_status() -> None:
@@ -46,13 +62,99 @@ def test_durations_are_in_cumulative_buckets_whose_bounds_are_inclusive() -> Non
     assert found[frozenset({f"{name}_sum", "GET", "/"})] == 0.0001 + BUCKETS[0] + 0.02 + 100.0
 
 
-def test_events_and_requests_in_flight_are_read_when_asked() -> None:
-    counted = {"upload.completed": 1}
-    metrics = Metrics(lambda: counted)
+def test_what_changes_by_itself_is_read_when_asked() -> None:
+    metrics = Metrics(max_in_flight=7)
     metrics.in_flight = 3
-    counted["upload.completed"] = 2
+    metrics.problems["overloaded"] += 2
 
     found = samples(metrics)
 
-    assert found[frozenset({"uploadcore_events_total", "upload.completed"})] == 2
     assert found[frozenset({"uploadcore_http_requests_in_flight"})] == 3
+    assert found[frozenset({"uploadcore_http_requests_in_flight_limit"})] == 7
+    assert found[frozenset({"uploadcore_http_problems_total", "overloaded"})] == 2
+
+
+def test_the_version_and_the_process_are_told() -> None:
+    found = samples(Metrics())
+
+    assert any("uploadcore_build_info" in labels and value == 1 for labels, value in found.items())
+    assert found[frozenset({"process_open_fds"})] > 0
+
+
+async def test_a_core_tells_what_has_happened_in_it(core: UploadCore) -> None:
+    metrics = Metrics(core)
+    assert frozenset({"uploadcore_sweep_last_success_timestamp_seconds"}) not in samples(metrics)
+    upload = await core.uploads.initiate(owner="u", filename="a", size=1)
+    await core.uploads.sign_parts(upload.id, owner="u", part_numbers=[1])
+    await core.uploads.abort(upload.id, owner="u")
+    began = datetime.now(UTC).timestamp()
+    await core.sweep()
+
+    found = samples(metrics)
+
+    assert found[frozenset({"uploadcore_upload_transitions_total", "aborted"})] == 1
+    assert found[frozenset({"uploadcore_cache_reads_total", "upload", "miss"})] == 1
+    assert found[frozenset({"uploadcore_sweeps_total", "ok"})] == 1
+    assert found[frozenset({"uploadcore_sweep_duration_seconds_count"})] == 1
+    assert found[frozenset({"uploadcore_sweep_last_success_timestamp_seconds"})] >= began
+    assert found[frozenset({"uploadcore_sweep_has_more"})] == 0
+    assert found[frozenset({"uploadcore_swept_total", "expired"})] == 0
+
+
+async def test_ports_tell_how_long_they_took() -> None:
+    measurements = Measurements()
+    measurements.store.observe(("head", "ok"), 0.004)
+    measurements.database.observe(("read", "ok"), 2.0)
+    measurements.cache["upload", "stored"] += 1
+
+    found = samples(Metrics(measurements=measurements))
+
+    assert found[frozenset({"uploadcore_store_call_duration_seconds_bucket", "head", "ok", "0.005"})] == 1
+    assert found[frozenset({"uploadcore_database_transaction_duration_seconds_sum", "read", "ok"})] == 2.0
+    assert found[frozenset({"uploadcore_cache_writes_total", "upload", "stored"})] == 1
+
+
+async def test_what_waits_to_be_delivered_is_asked_for_by_a_scrape(
+    core: UploadCore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+
+    async def backlog() -> Sequence[Backlog]:
+        nonlocal asked
+        asked += 1
+        return (Backlog("crm", 3, 1, timedelta(seconds=90)), Backlog("sync", 0, 0, None))
+
+    monkeypatch.setattr(core.events, "backlog", backlog)
+    metrics = Metrics(core)
+
+    await metrics.scraped("text/plain")
+    await metrics.scraped("text/plain")
+    found = samples(metrics)
+
+    assert asked == 1
+    assert found[frozenset({"uploadcore_events_pending", "crm"})] == 3
+    assert found[frozenset({"uploadcore_events_dead", "crm"})] == 1
+    assert found[frozenset({"uploadcore_events_oldest_pending_age_seconds", "crm"})] == 90
+    assert found[frozenset({"uploadcore_events_oldest_pending_age_seconds", "sync"})] == 0
+
+
+async def test_a_database_that_is_away_fails_no_scrape_and_leaves_no_old_number(
+    core: UploadCore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uploadcore_http.metrics.BACKLOG_AGE", -1.0)
+    answers: list[Any] = [(Backlog("crm", 3, 1, timedelta(seconds=90)),), DatabaseUnavailableError("away")]
+
+    async def backlog() -> Sequence[Backlog]:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return tuple(answer)
+
+    monkeypatch.setattr(core.events, "backlog", backlog)
+    metrics = Metrics(core)
+
+    await metrics.scraped("text/plain")
+    assert frozenset({"uploadcore_events_pending", "crm"}) in samples(metrics)
+    await metrics.scraped("text/plain")
+
+    assert frozenset({"uploadcore_events_pending", "crm"}) not in samples(metrics)

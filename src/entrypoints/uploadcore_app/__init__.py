@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 try:
-    from uploadcore_app.composition import App, Container, EventTally, open_app
+    from uploadcore_app.composition import App, Container, open_app
     from uploadcore_app.doctor import examine
     from uploadcore_app.errors import ConfigurationError
     from uploadcore_app.measured import BUCKETS, Durations, Measurements
@@ -24,7 +24,6 @@ __all__ = [
     "ConfigurationError",
     "Container",
     "Durations",
-    "EventTally",
     "Measurements",
     "Settings",
     "Tracing",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from dependency_injector import containers, providers
 
@@ -15,41 +15,19 @@ from uploadcore.admission import StaticPolicy
 from uploadcore.config import UploadConfig
 from uploadcore.core import UploadCore
 from uploadcore.errors import DatabaseUnavailableError, StoreUnavailableError
-from uploadcore.events import Event
-from uploadcore.ports import AdapterContext, Admission, Cache
+from uploadcore.ports import AdapterContext, Admission, Cache, Database, EventPublisher, ObjectStore
 from uploadcore_app.errors import ConfigurationError
-from uploadcore_app.plugins import CACHES, DATABASES, STORES, load_adapter
+from uploadcore_app.measured import MeasuredCache, MeasuredDatabase, MeasuredStore, Measurements
+from uploadcore_app.plugins import CACHES, DATABASES, PUBLISHERS, STORES, load_adapter
 from uploadcore_app.settings import NO_CACHE, Settings
+from uploadcore_app.tracing import trace_use_cases, tracing_from
 
-__all__ = ["App", "Container", "EventTally", "open_app"]
+__all__ = ["App", "Container", "open_app"]
 
 LOOK_AGAIN = 1.0
 """Seconds between two attempts to open a database that is away."""
 
 log = logging.getLogger("uploadcore.app")
-
-
-class EventTally:
-    """Where events go while nothing else is configured: they are counted, for `/metrics`."""
-
-    def __init__(self) -> None:
-        """Start at nothing."""
-        self._counted: Counter[str] = Counter()
-
-    async def open(self) -> None:
-        """Get ready: nothing to do."""
-
-    async def close(self) -> None:
-        """Let go of nothing."""
-
-    async def publish(self, event: Event) -> None:
-        """Count it."""
-        self._counted[event.type] += 1
-
-    @property
-    def counted(self) -> Mapping[str, int]:
-        """Events delivered since the process started, by type."""
-        return self._counted
 
 
 def _context(settings: Settings) -> AdapterContext:
@@ -63,6 +41,13 @@ def _cache(settings: Settings, context: AdapterContext) -> Cache | None:
         return None
     cache: Cache = load_adapter(CACHES, settings.cache, context, "UPLOADCORE_CACHE")
     return cache
+
+
+def _publishers(settings: Settings, context: AdapterContext) -> Mapping[str, EventPublisher]:
+    return {
+        name: load_adapter(PUBLISHERS, url, context, f"UPLOADCORE_EVENTS, {name}")
+        for name, url in settings.destinations.items()
+    }
 
 
 def _limits(settings: Settings) -> Admission:
@@ -88,6 +73,23 @@ def _config(settings: Settings) -> UploadConfig:
     )
 
 
+def _core(
+    measurements: Measurements, *, store: ObjectStore, database: Database, cache: Cache | None, **parts: Any
+) -> UploadCore:
+    """A core whose ports are measured, and whose use cases are traced where traces are made."""
+    core = UploadCore(
+        store=MeasuredStore(store, measurements),
+        database=MeasuredDatabase(database, measurements),
+        cache=None if cache is None else MeasuredCache(cache, measurements),
+        **parts,
+    )
+    if measurements.tracing is not None:
+        trace_use_cases(core.uploads, "upload", measurements.tracing)
+        trace_use_cases(core.files, "file", measurements.tracing)
+        trace_use_cases(core, "background", measurements.tracing)
+    return core
+
+
 class Container(containers.DeclarativeContainer):
     """What the application is made of. It declares; `open_app` opens.
 
@@ -101,14 +103,17 @@ class Container(containers.DeclarativeContainer):
         load_adapter, DATABASES, settings.provided.database_url, context, "UPLOADCORE_DATABASE"
     )
     cache = providers.Singleton(_cache, settings, context)
-    events = providers.Singleton(EventTally)
+    publishers = providers.Singleton(_publishers, settings, context)
+    tracing = providers.Singleton(tracing_from)
+    measurements = providers.Singleton(Measurements, tracing)
     policy = providers.Singleton(StaticPolicy, providers.Singleton(_limits, settings))
     core = providers.Singleton(
-        UploadCore,
+        _core,
+        measurements,
         store=store,
         database=database,
         cache=cache,
-        publishers=providers.Dict(tally=events),
+        publishers=publishers,
         policy=policy,
         config=providers.Singleton(_config, settings),
     )
@@ -120,7 +125,6 @@ class App:
 
     settings: Settings
     core: UploadCore
-    events: EventTally
 
 
 @asynccontextmanager
@@ -152,12 +156,14 @@ async def open_app(
     container = Container() if container is None else container
     container.settings.override(settings)
     async with AsyncExitStack() as stack:
-        core = container.core()
+        core, tracing = container.core(), container.tracing()
+        if tracing is not None:
+            stack.push_async_callback(asyncio.to_thread, tracing.close)
         try:
             await stack.enter_async_context(_once_its_database_is_there(core) if waits else core)
         except (StoreUnavailableError, DatabaseUnavailableError) as exc:
             raise ConfigurationError(f"can't start: {exc.message}") from exc
-        yield App(settings=settings, core=core, events=container.events())
+        yield App(settings=settings, core=core)
 
 
 @asynccontextmanager

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from typing import TYPE_CHECKING, Any
 
+from uploadcore.records import ID
 from uploadcore_app.errors import ConfigurationError
 from uploadcore_app.outcomes import FAILURES, outcome_of
 
@@ -29,6 +30,8 @@ __all__ = ["Span", "Tracing", "current_trace_id", "trace_use_cases", "tracing_fr
 log = logging.getLogger("uploadcore.telemetry")
 
 EXPORTERS = "opentelemetry_traces_exporter"
+_UNVERIFIED = frozenset({"upload_not_found", "file_not_found", "invalid_request", "database_unavailable"})
+"""Outcomes that leave it open whether what the caller gave as an id is one: it may be anything, and is not told."""
 OTLP = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
 """Names of the exporters, by `OTEL_EXPORTER_OTLP_PROTOCOL`."""
 
@@ -77,6 +80,10 @@ class Span:
         self._span.set_attribute("uploadcore.request_id", request_id)
         self.end(problem or ("ok" if status else "cancelled"))
 
+    def tell(self, name: str, value: str) -> None:
+        """Add an attribute."""
+        self._span.set_attribute(name, value)
+
     def end(self, outcome: str) -> None:
         """End it with one word on how it went."""
         self._span.set_attribute("uploadcore.outcome", outcome)
@@ -100,13 +107,15 @@ class Tracing:
         self.tracer = provider.get_tracer("uploadcore", _version())
         self._propagator = TraceContextTextMapPropagator()
 
-    def call(self, name: str) -> Span:
-        """A span of a call to a port."""
+    def call(self, name: str) -> Span | None:
+        """A span of a call to a port, below the one of what asks for it; none by itself: the relay asks all day long."""
+        if not self.api.get_current_span().get_span_context().is_valid:
+            return None
         return Span(self, name, self.api.SpanKind.CLIENT, {})
 
-    def work(self, name: str, attributes: Mapping[str, str | int]) -> Span:
+    def work(self, name: str) -> Span:
         """A span of something done here."""
-        return Span(self, name, self.api.SpanKind.INTERNAL, attributes)
+        return Span(self, name, self.api.SpanKind.INTERNAL, {})
 
     def request(self, method: str, headers: Iterable[tuple[bytes, bytes]]) -> Span:
         """A span of a request that is served, in the trace its caller names (W3C Trace Context)."""
@@ -192,15 +201,18 @@ def _in_span(
 ) -> Callable[..., Awaitable[Any]]:
     @functools.wraps(method)
     async def traced(*args: Any, **kwargs: Any) -> Any:
-        span = tracing.work(f"{area} {name}", {f"uploadcore.{area}_id": args[0]} if args else {})
+        span = tracing.work(f"{area} {name}")
         span.begin()
+        outcome = "ok"
         try:
-            result = await method(*args, **kwargs)
+            return await method(*args, **kwargs)
         except BaseException as exc:
-            span.end(outcome_of(exc))
+            outcome = outcome_of(exc)
             raise
-        span.end("ok")
-        return result
+        finally:
+            if args and outcome not in _UNVERIFIED and ID.fullmatch(str(args[0])):
+                span.tell(f"uploadcore.{area}_id", str(args[0]))
+            span.end(outcome)
 
     return traced
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -78,7 +78,7 @@ def create_asgi(
         >>> core = UploadCore(store=MemoryObjectStore(), database=MemoryDatabase())
         >>> host = Starlette(routes=[Mount("/uploads", create_asgi(core, authenticate=authenticate))])
     """
-    lifecycle, metrics = Lifecycle(is_started=True), Metrics()
+    lifecycle, metrics = Lifecycle(is_started=True), Metrics(core, max_in_flight=max_in_flight)
     return Edge(
         Shortcut(cast(AsgiApp, _routed(core, lifecycle, metrics, metrics_token)), core),
         authenticate=authenticate,
@@ -110,12 +110,13 @@ def create_app(settings: Settings, container: Container | None = None) -> Litest
     settings.check_exposure()
     container = Container() if container is None else container
     container.settings.override(settings)
-    core, events = container.core(), container.events()
-    lifecycle, metrics = Lifecycle(), Metrics(lambda: events.counted)
+    core, measurements = container.core(), container.measurements()
+    lifecycle, metrics = Lifecycle(), Metrics(core, measurements, max_in_flight=settings.max_in_flight)
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[None]:
-        async with open_app(settings, container, waits=True), in_background(core):
+        background = in_background(core) if settings.background else nullcontext()
+        async with open_app(settings, container, waits=True), background:
             lifecycle.is_started = True
             try:
                 yield
@@ -129,12 +130,13 @@ def create_app(settings: Settings, container: Container | None = None) -> Litest
         authenticate=_authenticator(settings),
         lifecycle=lifecycle,
         metrics=metrics,
-        data=_data(core.store),
+        data=_data(container.store()),
         public_url=settings.public_url,
         cors_origins=settings.cors_origins,
         max_in_flight=settings.max_in_flight,
         rate_limit=None if settings.rate_limit is None else RateLimit(settings.rate_limit),
         log_request=request_log(settings.log_format, settings.log_level),
+        tracing=container.tracing(),
     )
     # Around Litestar's own handler, not among its middleware: those see no request that matches no route.
     application.asgi_handler = cast(Any, edge)

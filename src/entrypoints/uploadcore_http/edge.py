@@ -15,9 +15,11 @@ from itertools import count
 from typing import Any
 from urllib.parse import unquote
 
+from msgspec import UNSET
 from starlette.middleware.cors import CORSMiddleware
 
 from uploadcore.errors import InvalidRequestError, OverloadedError
+from uploadcore_app import Tracing
 from uploadcore_http.asgi import AsgiApp, Message, Receive, Scope, Send
 from uploadcore_http.auth import Authenticator, Principal
 from uploadcore_http.failures import problem_for
@@ -25,7 +27,7 @@ from uploadcore_http.lifecycle import Lifecycle
 from uploadcore_http.links import Links
 from uploadcore_http.logs import RequestLine, RequestLog
 from uploadcore_http.metrics import Metrics
-from uploadcore_http.problems import RouteNotFoundError, UnauthenticatedError
+from uploadcore_http.problems import PROBLEM_KEY, RouteNotFoundError, UnauthenticatedError
 from uploadcore_http.rate_limit import RateLimit
 
 __all__ = ["Edge", "request_id_of"]
@@ -72,6 +74,7 @@ class Edge:
             one that hangs does not keep others from being served.
         rate_limit: How often one caller may ask the API; `None`: as often as they like.
         log_request: Writes the line each request has in the log; `None`: it has none.
+        tracing: Makes the span each request has; `None`: it has none.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class Edge:
         max_in_flight: int = 1_000,
         rate_limit: RateLimit | None = None,
         log_request: RequestLog | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._app = app
         self._authenticate = authenticate
@@ -99,6 +103,7 @@ class Edge:
         self._in_flight = 0  # without the bodies of files, which take as long as they take
         self._rate_limit = rate_limit
         self._log_request = log_request
+        self._tracing = tracing
         self._served: Any = self._serve
         if (
             cors_origins
@@ -137,6 +142,10 @@ class Edge:
         inner.pop("user", None)
         inner.pop("path_template", None)
         answer = _Answer(send, request_id, closes=self._lifecycle.is_draining)
+        method = scope["method"] if scope["method"] in _METHODS else "OTHER"
+        span = None if self._tracing is None else self._tracing.request(method, scope["headers"])
+        if span is not None:
+            span.begin()
         metrics.in_flight += 1
         try:
             if self._data is not None and path.startswith(f"{DATA}/"):
@@ -147,14 +156,19 @@ class Edge:
         finally:
             metrics.in_flight -= 1
             seconds = time.perf_counter() - began
-            method = scope["method"] if scope["method"] in _METHODS else "OTHER"
             route = inner.get("path_template") or UNMATCHED
             metrics.observe(method, route, answer.status, seconds)
+            problem = state.get(PROBLEM_KEY)
+            if problem is not None:
+                metrics.problems[problem] += 1
             if self._log_request is not None:
                 principal = inner.get("user")
                 owner = principal.owner if isinstance(principal, Principal) else None
                 ms, now = round(seconds * 1000, 2), datetime.now(UTC)
-                self._log_request(RequestLine(request_id, method, route, answer.status, ms, owner, now))
+                trace_id = UNSET if span is None else span.trace_id
+                self._log_request(RequestLine(request_id, method, route, answer.status, ms, owner, now, trace_id))
+            if span is not None:
+                span.answered(method, route, answer.status, request_id, problem)
 
     async def _serve(self, scope: Any, receive: Receive, send: Send) -> None:
         self._in_flight += 1

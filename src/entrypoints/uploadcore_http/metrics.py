@@ -1,70 +1,232 @@
-"""What Prometheus scrapes. Counted in plain dictionaries on the way and made into metrics when asked: a request pays next to nothing."""
+"""What Prometheus scrapes. Counted in plain dictionaries on the way and made into metrics when asked: a request pays next to nothing.
+
+Every name is in `docs/observability.md`, with its meaning and unit. No label holds what a caller chose.
+"""
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+import asyncio
+import platform
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from importlib.metadata import PackageNotFoundError, version
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from uploadcore import UploadCore
+from uploadcore.errors import UploadCoreError
+from uploadcore.ports import Backlog
+from uploadcore.tally import Tally
+from uploadcore_app import BUCKETS, Durations, Measurements
+
 __all__ = ["Metrics"]
 
-BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0)
-"""Seconds. The last is what a request in flight has left after SIGTERM."""
+BACKLOG_AGE = 5.0
+"""Seconds the database's answer on what is pending is kept: several scrapers, or a token in the wrong hands, must not become its work."""
+BACKLOG_TIMEOUT = 2.0
+"""Seconds it may take. A scrape without it says all that is known here."""
 
 
 class Metrics(Collector):
-    """Requests by method, route and status, how long they took, and the events that were delivered."""
+    """Requests, and what one core and its ports tell of themselves.
 
-    def __init__(self, events: Callable[[], Mapping[str, int]] = dict) -> None:
-        """Start at nothing; `events` tells how many events of each type there were."""
+    Args:
+        core: Whose tally and backlog are told; `None`: requests only.
+        measurements: Of its ports, where they are measured.
+        max_in_flight: The limit of requests served at a time, to be shown beside their number.
+    """
+
+    def __init__(
+        self,
+        core: UploadCore | None = None,
+        measurements: Measurements | None = None,
+        *,
+        max_in_flight: int | None = None,
+    ) -> None:
         self.in_flight = 0
-        self._events = events
+        self._core = core
+        self._measurements = measurements or Measurements()
+        self._max_in_flight = max_in_flight
         self._counts: dict[tuple[str, str, int], int] = {}
-        self._durations: dict[tuple[str, str], list[float]] = {}
+        self._durations = Durations()
+        self.problems: Counter[str] = Counter()
+        self._backlog: tuple[Backlog, ...] = ()
+        self._backlog_at = float("-inf")
+        self._asking = asyncio.Lock()
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
+        ProcessCollector(registry=self._registry)
 
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request."""
         counts = self._counts
         key = (method, route, status)
         counts[key] = counts.get(key, 0) + 1
-        durations = self._durations.get((method, route))
-        if durations is None:
-            durations = self._durations[method, route] = [0.0] * (len(BUCKETS) + 2)
-        durations[bisect_left(BUCKETS, seconds)] += 1
-        durations[-1] += seconds
+        self._durations.observe((method, route), seconds)
+
+    async def scraped(self, accept: str) -> tuple[bytes, str]:
+        """The text, and its media type, that the scraper asked for."""
+        if self._core is not None:
+            await self._ask_for_backlog(self._core)
+        return self.exposed(accept)
 
     def exposed(self, accept: str) -> tuple[bytes, str]:
-        """The text, and its media type, that the scraper asked for."""
+        """The same, with the backlog that was last asked for."""
         encode, media_type = choose_encoder(accept)
         return encode(self._registry), media_type
 
+    async def _ask_for_backlog(self, core: UploadCore) -> None:
+        """What is pending, or nothing, where the database does not say: an old number would look like a new one."""
+        async with self._asking:
+            if time.monotonic() - self._backlog_at <= BACKLOG_AGE:
+                return
+            try:
+                async with asyncio.timeout(BACKLOG_TIMEOUT):
+                    self._backlog = await core.events.backlog()
+            except (UploadCoreError, TimeoutError):
+                self._backlog = ()
+            self._backlog_at = time.monotonic()
+
     def collect(self) -> Iterator[Metric]:
         """Make metrics of what was counted."""
-        requests = CounterMetricFamily(
-            "uploadcore_http_requests", "Requests answered.", labels=["method", "route", "status"]
+        yield _counter(
+            "uploadcore_http_requests",
+            "Requests answered.",
+            ("method", "route", "status"),
+            (((method, route, str(status)), count) for (method, route, status), count in self._counts.copy().items()),
         )
-        for (method, route, status), count in self._counts.items():
-            requests.add_metric([method, route, str(status)], count)
-        yield requests
-        durations = HistogramMetricFamily(
+        yield _histogram(
             "uploadcore_http_request_duration_seconds",
             "From the head of a request to the end of its answer.",
-            labels=["method", "route"],
+            ("method", "route"),
+            self._durations,
         )
-        for (method, route), counted in self._durations.items():
-            durations.add_metric([method, route], _cumulated(counted), sum_value=counted[-1])
-        yield durations
-        yield GaugeMetricFamily("uploadcore_http_requests_in_flight", "Requests being served.", value=self.in_flight)
-        events = CounterMetricFamily("uploadcore_events", "Events delivered by this process.", labels=["type"])
-        for kind, count in self._events().items():
-            events.add_metric([kind], count)
-        yield events
+        yield _gauge("uploadcore_http_requests_in_flight", "Requests being served.", self.in_flight)
+        if self._max_in_flight is not None:
+            yield _gauge(
+                "uploadcore_http_requests_in_flight_limit", "Of those to the API, so many at most.", self._max_in_flight
+            )
+        yield _counter(
+            "uploadcore_http_problems",
+            "Problem documents answered with, by their code.",
+            ("code",),
+            (((code,), count) for code, count in self.problems.copy().items()),
+        )
+        if self._core is not None:
+            yield from _of_core(self._core.tally)
+            yield from _of_backlog(self._backlog)
+        yield from _of_ports(self._measurements)
+        build = GaugeMetricFamily("uploadcore_build_info", "Which code runs.", labels=("version", "python"))
+        build.add_metric((_version(), platform.python_version()), 1)
+        yield build
+
+
+def _of_core(tally: Tally) -> Iterator[Metric]:
+    yield _counter(
+        "uploadcore_upload_transitions",
+        "Changes of an upload's state, by the state reached.",
+        ("state",),
+        (((state,), count) for state, count in tally.moves.copy().items()),
+    )
+    yield _counter(
+        "uploadcore_cache_reads",
+        "Records asked for where a copy will do.",
+        ("kind", "result"),
+        (((kind, result), count) for kind, found in tally.reads.items() for result, count in found.copy().items()),
+    )
+    yield _counter(
+        "uploadcore_event_deliveries",
+        "Events brought to their destinations.",
+        ("destination", "type", "outcome"),
+        tally.deliveries.copy().items(),
+    )
+    yield _counter(
+        "uploadcore_sweeps",
+        "Passes of the sweeper.",
+        ("outcome",),
+        (((outcome,), count) for outcome, count in tally.sweeps.copy().items()),
+    )
+    took = SummaryMetricFamily("uploadcore_sweep_duration_seconds", "What passes that ended well took.")
+    took.add_metric((), tally.sweeps["ok"], tally.sweep_seconds)
+    yield took
+    yield _counter(
+        "uploadcore_swept",
+        "What the sweeper did.",
+        ("what",),
+        (((what,), count) for what, count in tally.swept.copy().items()),
+    )
+    if tally.swept_at is not None:
+        yield _gauge(
+            "uploadcore_sweep_last_success_timestamp_seconds",
+            "When the last pass ended well.",
+            tally.swept_at.timestamp(),
+        )
+        yield _gauge(
+            "uploadcore_sweep_has_more", "Whether that pass left work that was due.", float(tally.has_more_to_sweep)
+        )
+
+
+def _of_backlog(backlog: Iterable[Backlog]) -> Iterator[Metric]:
+    pending = GaugeMetricFamily("uploadcore_events_pending", "Events to be delivered.", labels=("destination",))
+    dead = GaugeMetricFamily("uploadcore_events_dead", "Dead letters.", labels=("destination",))
+    oldest = GaugeMetricFamily(
+        "uploadcore_events_oldest_pending_age_seconds",
+        "Age of the oldest event to be delivered; 0 where there is none.",
+        labels=("destination",),
+    )
+    for one in backlog:
+        pending.add_metric((one.destination,), one.pending)
+        dead.add_metric((one.destination,), one.dead)
+        oldest.add_metric((one.destination,), 0.0 if one.oldest is None else one.oldest.total_seconds())
+    yield from (pending, dead, oldest)
+
+
+def _of_ports(measurements: Measurements) -> Iterator[Metric]:
+    yield _histogram(
+        "uploadcore_store_call_duration_seconds", "Calls to the store.", ("call", "outcome"), measurements.store
+    )
+    yield _histogram(
+        "uploadcore_database_transaction_duration_seconds",
+        "Transactions, from asking for one to the answer to its commit.",
+        ("access", "outcome"),
+        measurements.database,
+    )
+    yield _counter(
+        "uploadcore_cache_writes",
+        "Copies put in the cache, or dropped from it.",
+        ("kind", "result"),
+        measurements.cache.copy().items(),
+    )
+
+
+def _counter(
+    name: str, what: str, labels: tuple[str, ...], counted: Iterable[tuple[tuple[str, ...], float]]
+) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, what, labels=labels)
+    for values, count in counted:
+        family.add_metric(values, count)
+    return family
+
+
+def _histogram(name: str, what: str, labels: tuple[str, ...], durations: Durations) -> HistogramMetricFamily:
+    family = HistogramMetricFamily(name, what, labels=labels)
+    for values, counted in durations.counted.items():
+        family.add_metric(values, _cumulated(counted), sum_value=counted[-1])
+    return family
+
+
+def _gauge(name: str, what: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, what, value=value)
 
 
 def _cumulated(counted: list[float]) -> list[tuple[str, float]]:
@@ -73,3 +235,10 @@ def _cumulated(counted: list[float]) -> list[tuple[str, float]]:
         total += count
         buckets.append(("+Inf" if bound == float("inf") else str(bound), total))
     return buckets
+
+
+def _version() -> str:
+    try:
+        return version("uploadcore")
+    except PackageNotFoundError:  # run from a folder that was copied, not installed
+        return "unknown"

@@ -179,7 +179,7 @@ async def metrics_text(
 ) -> BytesResponse:
     """What Prometheus scrapes."""
     metrics_access.check(request)
-    body, media_type = metrics.exposed(request.header(b"accept") or "")
+    body, media_type = await metrics.scraped(request.header(b"accept") or "")
     return BytesResponse(body, 200, media_type)
 
 

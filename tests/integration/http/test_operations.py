@@ -7,12 +7,14 @@ from typing import Any
 
 import httpx
 import pytest
+from dependency_injector import providers
 
 from tests.integration.http.service import BASE, PEER, CountingStore, Service, bearer, serving
 from uploadcore.errors import DatabaseUnavailableError, StoreUnavailableError
 from uploadcore_app import Container, load_settings
 from uploadcore_http import create_app
 from uploadcore_http.application import Running
+from uploadcore_memory import MemoryEventPublisher
 
 
 def from_peer(service: Service, address: str) -> httpx.AsyncClient:
@@ -115,14 +117,18 @@ async def test_metrics_count_requests_by_route_and_status(service: Service) -> N
 
 async def test_metrics_tell_of_the_events_that_were_delivered() -> None:
     container = Container()
-    app = create_app(load_settings(storage="memory://", database="memory://"), container)
+    container.publishers.override(providers.Object({"crm": MemoryEventPublisher()}))
+    app = create_app(load_settings(storage="memory://", database="memory://", background=False), container)
     transport = httpx.ASGITransport(app, client=PEER)  # type: ignore[arg-type]
     async with app.lifespan(), httpx.AsyncClient(transport=transport, base_url=BASE) as api:
         upload = (await api.post("/v1/uploads", json={"filename": "a", "size": 1})).json()
         await api.delete(f"/v1/uploads/{upload['id']}")
         await container.core().relay()
+        text = (await api.get("/metrics")).text
 
-        assert 'uploadcore_events_total{type="upload.aborted"} 1.0' in (await api.get("/metrics")).text
+    delivered = 'uploadcore_event_deliveries_total{destination="crm",outcome="delivered",type="upload.aborted"} 1.0'
+    assert delivered in text
+    assert 'uploadcore_events_pending{destination="crm"} 0.0' in text
 
 
 TOKEN = "a token for the scraper"

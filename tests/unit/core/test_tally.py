@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from uploadcore import UploadCore
-from uploadcore.errors import DatabaseUnavailableError, VersionConflictError
-from uploadcore_memory import MemoryCache, MemoryDatabase, MemoryObjectStore
+from uploadcore.errors import DatabaseUnavailableError, UndeliverableError, VersionConflictError
+from uploadcore.events import Event
+from uploadcore_memory import MemoryCache, MemoryDatabase, MemoryEventPublisher, MemoryObjectStore
 
 
 @asynccontextmanager
@@ -82,3 +83,33 @@ async def test_passes_of_the_sweeper_are_counted_with_what_they_did() -> None:
     assert "more" not in core.tally.swept
     assert core.tally.has_more_to_sweep is False
     assert core.tally.swept_at is not None
+
+
+async def test_deliveries_are_counted_by_destination_and_what_became_of_them() -> None:
+    class Refusing(MemoryEventPublisher):
+        async def publish(self, event: Event) -> None:
+            raise ConnectionError
+
+    publishers = {"crm": MemoryEventPublisher(), "sync": Refusing()}
+    async with opened(publishers=publishers) as core:
+        upload = await core.uploads.initiate(owner="u", filename="a", size=1)
+        await core.uploads.abort(upload.id, owner="u")
+        await core.relay()
+
+    assert core.tally.deliveries == {
+        ("crm", "upload.aborted", "delivered"): 1,
+        ("sync", "upload.aborted", "failed"): 1,
+    }
+
+
+async def test_a_dead_letter_is_counted_as_one() -> None:
+    class Refusing(MemoryEventPublisher):
+        async def publish(self, event: Event) -> None:
+            raise UndeliverableError("never")
+
+    async with opened(publishers={"sync": Refusing()}) as core:
+        upload = await core.uploads.initiate(owner="u", filename="a", size=1)
+        await core.uploads.abort(upload.id, owner="u")
+        await core.relay()
+
+    assert core.tally.deliveries == {("sync", "upload.aborted", "dead"): 1}
