@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
 import os
 import random
 import shutil
@@ -29,6 +31,7 @@ CONFIGURATION = """
 global
     maxconn 4000
     log stderr format raw local0 err
+    stats socket {socket} level user
 defaults
     mode http
     timeout connect 2s
@@ -183,7 +186,10 @@ class Balancer:
         servers = "\n".join(f"    server {each.name} 127.0.0.1:{each.port}" for each in instances)
         configuration = folder / "haproxy.cfg"
         configuration.write_text(
-            CONFIGURATION.format(port=self.port, interval=HEALTH_INTERVAL, servers=servers), encoding="utf-8"
+            CONFIGURATION.format(
+                port=self.port, interval=HEALTH_INTERVAL, servers=servers, socket=self._socket(folder)
+            ),
+            encoding="utf-8",
         )
         self._process = ServerProcess([program, "-db", "-f", configuration], folder=folder)
         self._process.start(self._is_ready)
@@ -192,6 +198,23 @@ class Balancer:
         """End it."""
         if self._process is not None:
             self._process.stop()
+
+    def sees(self, instance: Instance) -> bool:
+        """Whether requests are sent to this instance."""
+        assert self._process is not None, "not started"
+        with socket.socket(socket.AF_UNIX) as asking:
+            asking.settimeout(5)
+            asking.connect(self._socket(self._process.folder))
+            asking.sendall(b"show stat\n")
+            told = b""
+            while piece := asking.recv(64 * 1024):
+                told += piece
+        rows = csv.DictReader(io.StringIO(told.decode().removeprefix("# ")))
+        return any(row["svname"] == instance.name and row["status"] == "UP" for row in rows)
+
+    @staticmethod
+    def _socket(folder: Path) -> str:
+        return str(folder / "stats")
 
     def _is_ready(self) -> bool:
         try:
@@ -221,6 +244,7 @@ class Fleet:
         for instance in self.instances:
             await instance.ready()
         self._balancer.start(self.instances)
+        await self.seen(*self.instances)
 
     async def stop(self) -> None:
         """SIGTERM to all; kill whoever stays."""
@@ -229,12 +253,18 @@ class Fleet:
             instance.kill()
 
     async def restart(self, instance: Instance) -> int:
-        """SIGTERM, wait for its end, start it again, wait until it is ready; the exit status it had."""
+        """SIGTERM, wait for its end, start it again, wait until the balancer sees it; the exit status it had."""
         instance.terminate()
         status = await instance.ended()
         instance.launch()
         await instance.ready()
+        await self.seen(instance)
         return status
+
+    async def seen(self, *instances: Instance) -> None:
+        """Wait until the balancer sends requests to these."""
+        for instance in instances:
+            await until(lambda: self._balancer.sees(instance), START_TIMEOUT, f"{instance.name} is not seen")  # noqa: B023
 
     async def revive(self) -> None:
         """Start those again that were killed."""
@@ -243,6 +273,7 @@ class Fleet:
             instance.launch()
         for instance in dead:
             await instance.ready()
+        await self.seen(*dead)
 
     def check_logs(self) -> None:
         """No instance may have written a traceback: what goes wrong around it is foreseen."""

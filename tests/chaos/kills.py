@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from tests.chaos.conservation import RESTLESS, Violation, read_books
 from tests.chaos.faults import Edge
 from tests.chaos.fleet import Instance, until
 from tests.chaos.lab import LEASE, Lab, World
-from tests.chaos.load import Client, Uploaded, call_many, token
+from tests.chaos.load import Client, Uploaded, each, token
 from uploadcore_client import AsyncClient
 
 __all__ = ["CI", "EXPERIMENTS"]
@@ -50,7 +50,7 @@ async def killed_aborting(lab: Lab) -> str:
 async def killed_at_each_edge(lab: Lab) -> str:
     """`kill -9` once at each of the six edges."""
     async with _fleet(lab) as (world, client):
-        rounds = [await one(world, client, 1) for one in (_initiating, _completing, _aborting)]
+        rounds = [await kill(world, client, 1) for kill in (_initiating, _completing, _aborting)]
         return await _conserved(world, *rounds)
 
 
@@ -81,19 +81,19 @@ async def _initiating(world: World, client: Client, kills: int) -> Rounds:
     async def to_the_end(uploads: list[Uploaded]) -> None:
         known = {upload.key: await client.initiate(upload) for upload in uploads}
         assert len({document["id"] for document in known.values()}) == len(uploads), "one key, two uploads"
-        await _all(uploads, lambda upload: client.send(upload, upload.parts))
-        await _all(uploads, client.complete)
+        await each(uploads, lambda upload: client.send(upload, upload.parts))
+        await each(uploads, client.complete)
 
     return await _rounds(world, "CreateMultipartUpload", kills, before=nothing, call="initiate", after=to_the_end)
 
 
 async def _completing(world: World, client: Client, kills: int) -> Rounds:
     async def sent(uploads: list[Uploaded]) -> None:
-        await _all(uploads, client.initiate)
-        await _all(uploads, lambda upload: client.send(upload, upload.parts))
+        await each(uploads, client.initiate)
+        await each(uploads, lambda upload: client.send(upload, upload.parts))
 
     async def completed(uploads: list[Uploaded]) -> None:
-        await _all(uploads, client.complete)
+        await each(uploads, client.complete)
 
     # Two at once: an instance completes sixteen at a time.
     return await _rounds(
@@ -103,11 +103,11 @@ async def _completing(world: World, client: Client, kills: int) -> Rounds:
 
 async def _aborting(world: World, client: Client, kills: int) -> Rounds:
     async def begun(uploads: list[Uploaded]) -> None:
-        await _all(uploads, client.initiate)
-        await _all(uploads, lambda upload: client.send(upload, upload.parts[:1]))
+        await each(uploads, client.initiate)
+        await each(uploads, lambda upload: client.send(upload, upload.parts[:1]))
 
     async def aborted(uploads: list[Uploaded]) -> None:
-        await _all(uploads, client.abort)
+        await each(uploads, client.abort)
 
     return await _rounds(world, "AbortMultipartUpload", kills, before=begun, call="abort", after=aborted)
 
@@ -132,13 +132,13 @@ async def _rounds(
 
 
 async def _conserved(world: World, *rounds: Rounds) -> str:
-    uploads = [upload for each in rounds for upload in each.uploads]
+    uploads = [upload for one in rounds for upload in one.uploads]
     books = await world.conserved([upload.upload_id for upload in uploads if upload.file_id])
     assert len(books.uploads) == len(uploads), f"{len(books.uploads)} rows for {len(uploads)} uploads"
     ended = books.states["completed"] + books.states["aborted"]
     assert ended == len(uploads), dict(books.states)
-    slowest = max(0.0, *(each.slowest for each in rounds))
-    told = "; ".join(each.told for each in rounds)
+    slowest = max(0.0, *(one.slowest for one in rounds))
+    told = "; ".join(one.told for one in rounds)
     return f"{told}; lost 0, duplicates 0, finished by others at most {slowest:.1f} s after the lease"
 
 
@@ -214,14 +214,6 @@ async def killed_under_load(lab: Lab) -> str:
         f"{count} uploads of the SDK at once, {in_flight} in flight when {victim.name} was killed, "
         f"failed at a client 0, {count} completed in {time.monotonic() - begun:.0f} s"
     )
-
-
-async def _all(uploads: Iterable[Uploaded], call: Callable[[Uploaded], Awaitable[object]]) -> None:
-    """Do it for all of them, all at once; raise the first failure."""
-    waiting = list(uploads)
-    _, failed = await call_many(len(waiting), lambda number: call(waiting[number]))
-    if failed:
-        raise failed[0]
 
 
 EXPERIMENTS = (killed_initiating, killed_completing, killed_aborting, killed_under_load)

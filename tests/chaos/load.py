@@ -18,7 +18,7 @@ import jwt
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 from tenacity.wait import wait_random_exponential
 
-__all__ = ["JWT_KEY", "CallError", "Client", "Uploaded", "call_many", "token"]
+__all__ = ["JWT_KEY", "CallError", "Client", "Uploaded", "call_many", "each", "token"]
 
 T = TypeVar("T")
 
@@ -319,3 +319,11 @@ async def call_many(
     ended = await asyncio.gather(*(one(number) for number in range(count)), return_exceptions=True)
     failed = [each for each in ended if isinstance(each, BaseException)]
     return [each for each in ended if not isinstance(each, BaseException)], failed
+
+
+async def each(uploads: Iterable[Uploaded], call: Callable[[Uploaded], Awaitable[object]]) -> None:
+    """Do it for each of them, many at once; raise the first failure."""
+    waiting = list(uploads)
+    _, failed = await call_many(len(waiting), lambda number: call(waiting[number]))
+    if failed:
+        raise failed[0]

@@ -1,0 +1,53 @@
+"""Rolling restarts: what operators do every day must cost nobody a request."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from tests.chaos.lab import Lab
+from tests.chaos.load import Client
+
+__all__ = ["CI", "EXPERIMENTS"]
+
+CLIENTS = 8
+
+
+async def rolling_restarts(lab: Lab) -> str:
+    """10 rolling restarts under load (SIGTERM, drain, the balancer's look at readiness): failed requests 0, without a second try."""
+    rounds = lab.sized(10, 1)
+    done: list[str] = []
+    stopping = asyncio.Event()
+    async with lab.world() as world, Client(world.fleet.url, chance=lab.chance, attempts=1) as client:
+
+        async def busy() -> None:
+            while not stopping.is_set():
+                upload = await client.upload(client.new(24))
+                done.append(upload.upload_id)
+
+        begun = time.monotonic()
+        load = [asyncio.ensure_future(busy()) for _ in range(CLIENTS)]
+        try:
+            for _ in range(rounds):
+                for instance in world.fleet.instances:
+                    status = await world.fleet.restart(instance)
+                    assert status == 0, f"{instance.name} ended with {status}"
+                    for one in load:
+                        if one.done():
+                            one.result()
+        finally:
+            stopping.set()
+            ended = await asyncio.gather(*load, return_exceptions=True)
+        failed = [each for each in ended if isinstance(each, BaseException)]
+        assert not failed, f"{len(failed)} requests failed: {failed[:3]}"
+        books = await world.conserved(done)
+        assert books.states["completed"] == len(books.uploads) == len(done), dict(books.states)
+        requests = sum(client.statuses.values())
+    return (
+        f"{rounds} rolling restarts of {len(world.fleet.instances)} instances in {time.monotonic() - begun:.0f} s, "
+        f"{requests} requests of {len(done)} uploads, failed 0"
+    )
+
+
+EXPERIMENTS = (rolling_restarts,)
+CI = EXPERIMENTS
