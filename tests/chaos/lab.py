@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import random
 import shutil
@@ -12,8 +11,8 @@ import tempfile
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from tests.chaos.conservation import Books, Violation, read_books, violations
@@ -26,9 +25,15 @@ from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
 from tests.servers.swift import SwiftServer
 from tests.soak.service import COMMAND
+from uploadcore import UploadConfig, UploadCore
+from uploadcore.views import SweepReport
+from uploadcore_s3 import Credentials, S3ObjectStore
+from uploadcore_sql import SqlDatabase
 
 __all__ = ["LEASE", "Lab", "World", "running_lab"]
 
+CAPABILITIES = "swift,concurrent_complete"
+"""Nothing here completes twice at once on purpose, and the ten minutes until a second completion would prove nothing."""
 LEASE = 2.0
 """Seconds an instance's claim stands in all experiments."""
 SWEEP_INTERVAL = 0.5
@@ -141,8 +146,7 @@ class World:
             "endpoint": store,
             "public_endpoint": self.public_endpoint,
             "region": lab.store.region,
-            # Nothing here completes twice at once on purpose, and ten minutes until a second completion would prove nothing.
-            "capabilities": "swift,concurrent_complete",
+            "capabilities": CAPABILITIES,
             "threads": "64",
         }
         return {
@@ -183,17 +187,23 @@ class World:
             raise RuntimeError(f"uploadcore {words[0]} ended with {running.returncode}: {err.decode()[-2000:]}")
         return out.decode()
 
-    async def aged_sweep(self) -> dict[str, Any]:
-        """One sweep as it would be days later: what no row knows is old enough to be an orphan after two seconds."""
-        printed = await self.command(
-            "sweep",
-            "--json",
-            UPLOADCORE_UPLOAD_LIFETIME="1s",
-            UPLOADCORE_URL_LIFETIME="1s",
-            UPLOADCORE_LOG_LEVEL="error",
+    async def aged_sweep(self) -> SweepReport:
+        """One sweep, past the proxies, as it would be days later: what no row knows is old enough to be an orphan after two seconds."""
+        lab, moment = self.lab, timedelta(seconds=1)
+        core = UploadCore(
+            store=S3ObjectStore(
+                self.bucket,
+                endpoint=lab.store.endpoint,
+                region=lab.store.region,
+                capabilities=CAPABILITIES,
+                part_size_min=1,
+                credentials=Credentials(lab.store.access_key, lab.store.secret_key),
+            ),
+            database=SqlDatabase(self.database_url),
+            config=UploadConfig(upload_lifetime=moment, url_lifetime=moment, lease=2 * moment, lease_renewal=moment),
         )
-        report: dict[str, Any] = json.loads(printed.splitlines()[-1])
-        return report
+        async with core:
+            return await core.sweep()
 
     async def books(self) -> Books:
         """The database and the store, as they are."""
