@@ -11,6 +11,7 @@ from typing import Self
 
 from uploadcore.admission import StaticPolicy
 from uploadcore.cached import Copies
+from uploadcore.clocks import CorrectedClock
 from uploadcore.config import UploadConfig
 from uploadcore.errors import UploadCoreError
 from uploadcore.event_service import EventService
@@ -75,14 +76,14 @@ class UploadCore:
                 as long as the destination does. All processes that relay have the same ones. `None`: nowhere.
             policy: What may be uploaded; `None`: anything.
             config: Durations and limits.
-            clock: This process's clock.
+            clock: This process's clock; put right by the database's where the adapter tells that they differ.
             ids: Makes the ids of uploads and files.
         """
         self.store = store
         self.database = database
         self.cache = cache
         self.config = config or UploadConfig()
-        clock = clock or SystemClock()
+        clock = CorrectedClock(clock or SystemClock(), database)
         self._clock = clock
         self._stack = AsyncExitStack()
         self.tally = Tally()

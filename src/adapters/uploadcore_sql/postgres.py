@@ -6,7 +6,7 @@ import asyncio
 import time
 import uuid
 from contextlib import AbstractAsyncContextManager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from weakref import WeakSet
 
@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from uploadcore.errors import DatabaseUnavailableError
 from uploadcore.ports import Transaction
 from uploadcore_sql.postgres_errors import MIGRATE, map_exceptions
-from uploadcore_sql.postgres_pulse import Pulse
+from uploadcore_sql.postgres_pulse import QUESTION, Pulse
 from uploadcore_sql.postgres_session import PostgresSession, SingleCall, Underway
 from uploadcore_sql.postgres_url import PostgresUrl
 from uploadcore_sql.postgres_wake import CHANNEL, PostgresWake
@@ -77,6 +77,8 @@ class PostgresBackend:
             with map_exceptions():
                 async with engine.connect() as connection:
                     self._installation_id = await connection.run_sync(_usable)
+                    asked_at = datetime.now(UTC)
+                    self._pulse.heard((await connection.execute(text(QUESTION))).scalar_one(), asked_at=asked_at)
         except BaseException:
             await engine.dispose()
             raise

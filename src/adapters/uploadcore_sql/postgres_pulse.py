@@ -16,12 +16,14 @@ from datetime import UTC, datetime, timedelta
 
 import asyncpg
 
-__all__ = ["INTERVAL", "Pulse"]
+__all__ = ["QUESTION", "Pulse"]
 
 INTERVAL = 0.5
 """Seconds between two questions, and between two attempts to connect to a server that is away."""
 ANSWER = 0.5
 """Seconds an answer may take, and a connection: it reads nothing, waits for no lock, and writes nothing."""
+QUESTION = "SELECT extract(epoch FROM clock_timestamp())::float8"
+"""Seconds since 1970, by the server."""
 LATE = 0.25
 """Seconds. Where an alarm of ours rings later than that, it is this process that stood still, and nothing is known of the server."""
 
@@ -98,9 +100,12 @@ class Pulse:
     async def _ask(self) -> None:
         if self._connection is None:
             self._connection = await self._connect()
-        before = datetime.now(UTC)
-        there: float = await self._connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
-        middle = before + (datetime.now(UTC) - before) / 2
+        asked_at = datetime.now(UTC)
+        self.heard(await self._connection.fetchval(QUESTION), asked_at=asked_at)
+
+    def heard(self, there: float, *, asked_at: datetime) -> None:
+        """The server's answer to `QUESTION` has come."""
+        middle = asked_at + (datetime.now(UTC) - asked_at) / 2
         self.clock_offset = datetime.fromtimestamp(there, UTC) - middle
 
     def _drop(self) -> None:

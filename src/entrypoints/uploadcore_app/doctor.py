@@ -6,6 +6,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 
+from uploadcore.clocks import clock_offset
 from uploadcore.diagnosis import Diagnosable, Finding, Needs, Verdict
 from uploadcore.errors import UploadCoreError
 from uploadcore.ports import Cache, Database, ObjectStore
@@ -14,6 +15,8 @@ from uploadcore_app.errors import ConfigurationError
 from uploadcore_app.settings import Settings
 
 __all__ = ["examine"]
+
+CLOCK_TO_MEND = timedelta(minutes=1)
 
 
 async def examine(
@@ -71,8 +74,19 @@ async def _database(database: Database) -> AsyncIterator[Finding]:
         async with database.reader() as tx:
             await tx.uploads.due(1)
         yield Finding("database.schema", Verdict.OK, f"the schema fits this version; installation {installation}")
+        offset = clock_offset(database)
+        if offset is not None:
+            yield _clock(offset)
     finally:
         await database.close()
+
+
+def _clock(offset: timedelta) -> Finding:
+    check, told = "database.clock", f"{-offset.total_seconds():+.0f} s"
+    if abs(offset) < CLOCK_TO_MEND:
+        return Finding(check, Verdict.OK, f"this machine's clock and the database's agree ({told})")
+    message = f"this machine's clock is off by {told}: deadlines go by the database's, but tokens are checked by this machine's"
+    return Finding(check, Verdict.WARNING, message, "synchronise the clocks (chrony, systemd-timesyncd)")
 
 
 async def _cache(cache: Cache | None) -> AsyncIterator[Finding]:

@@ -14,6 +14,7 @@ from datetime import timedelta
 from types import TracebackType
 
 from uploadcore.address import Address
+from uploadcore.clocks import clock_offset
 from uploadcore.file import Checksum
 from uploadcore.plan import StoredPart, StoreLimits
 from uploadcore.ports import (
@@ -130,8 +131,7 @@ class MeasuredStore:
     @property
     def clock_offset(self) -> timedelta | None:
         """How far the store's clock is ahead of this process's; `None` where it does not say."""
-        offset: timedelta | None = getattr(self._store, "clock_offset", None)
-        return offset
+        return clock_offset(self._store)
 
     async def open(self) -> None:
         """Open the store."""
@@ -212,6 +212,11 @@ class MeasuredDatabase:
         self._database = database
         self._measurements = measurements
         self.installation_id = database.installation_id
+
+    @property
+    def clock_offset(self) -> timedelta | None:
+        """How far the database's clock is ahead of this process's; `None` where it does not say."""
+        return clock_offset(self._database)
 
     async def open(self) -> None:
         """Open the database."""

@@ -13,6 +13,7 @@ from litestar import get
 from litestar.di import NamedDependency
 
 from uploadcore import UploadCore
+from uploadcore.clocks import clock_offset
 from uploadcore.errors import ForbiddenError, UploadCoreError
 from uploadcore.upload import Address
 from uploadcore_http.auth import bearer_token, is_direct_loopback
@@ -30,14 +31,21 @@ PROBE_TIMEOUT = 2.0
 """Seconds a port may take to answer a probe: less than load balancers wait for the whole of it."""
 PROBE_INTERVAL = 2.0
 """Seconds a finding is kept: nobody needs a token to ask, and asking must not become work for the database."""
+WRONG_CLOCK = 3
+"""Seconds by which clocks differ to be worth a word: what is told in whole seconds, and takes its time, is no better known."""
 _PROBE = "uploadcore-health"
 
 
-class HealthBody(msgspec.Struct):
-    """`status` is `alive`, `ready`, `starting` or `draining`; `checks` says of each port `ok`, `unavailable` or `none`."""
+class HealthBody(msgspec.Struct, omit_defaults=True):
+    """How this process is, and what it stands on.
+
+    `status` is `alive`, `ready`, `starting` or `draining`; `checks` says of each port `ok`, `unavailable` or `none`; `clock` names those
+    ports whose clock is another than this process's, and how far it is ahead or behind.
+    """
 
     status: str
     checks: Mapping[str, str]
+    clock: Mapping[str, str] = {}
 
 
 class LivenessBody(msgspec.Struct):
@@ -78,6 +86,15 @@ class Health:
                 self._found = {"store": store, "database": database, "cache": cache}
                 self._found_at = time.monotonic()
             return self._found
+
+    def clock(self) -> Mapping[str, str]:
+        """The ports whose clock is not ours, as last heard."""
+        offsets = {"store": clock_offset(self._core.store), "database": clock_offset(self._core.database)}
+        return {
+            port: f"{abs(seconds)} s {'ahead' if seconds > 0 else 'behind'}"
+            for port, offset in offsets.items()
+            if offset is not None and abs(seconds := round(offset.total_seconds())) >= WRONG_CLOCK
+        }
 
     async def _store(self) -> str:
         await self._core.store.head(Address(self._core.store.bucket, _PROBE))
@@ -158,7 +175,7 @@ async def ready(request: ApiRequest, health: NamedDependency[Health]) -> BytesRe
     """Started, not draining. The body tells what is wrong without failing for it."""
     del request
     status = health.status
-    body = HealthBody(status, await health.checks())
+    body = HealthBody(status, await health.checks(), health.clock())
     return json_response(body, 200 if status == "ready" else 503)
 
 

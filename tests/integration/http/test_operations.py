@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -66,6 +67,21 @@ async def test_a_port_that_hangs_does_not_hang_the_probe(monkeypatch: pytest.Mon
         ready = await service.client(None).get("/health/ready")
 
         assert ready.json()["checks"]["store"] == "unavailable"
+
+
+async def test_ready_says_whose_clock_is_another_without_failing_for_it(service: Service) -> None:
+    offsets = {"store": timedelta(minutes=14), "database": timedelta(minutes=-14)}
+    service.store.clock_offset = offsets["store"]  # type: ignore[attr-defined]
+    service.database.clock_offset = offsets["database"]  # type: ignore[attr-defined]
+    api = service.client(None)
+
+    ready = await api.get("/health/ready")
+    assert ready.status_code == 200
+    assert ready.json()["clock"] == {"store": "840 s ahead", "database": "840 s behind"}
+
+    service.store.clock_offset = timedelta(seconds=2.4)  # type: ignore[attr-defined]
+    service.database.clock_offset = None  # type: ignore[attr-defined]
+    assert "clock" not in (await api.get("/health/ready")).json()
 
 
 async def test_asking_often_does_not_become_work_for_the_store(service: Service) -> None:

@@ -8,14 +8,17 @@ import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 
 import pytest
 
 from tests.integration.sql.test_postgres_lost import HOUR, add, has
 from tests.servers.postgres import PostgresServer
+from uploadcore.diagnosis import Verdict
 from uploadcore.errors import DatabaseUnavailableError
 from uploadcore.testing import make_upload
+from uploadcore_app import examine, load_settings
 from uploadcore_sql import SqlDatabase
 
 SOON = 5.0
@@ -153,3 +156,25 @@ async def test_its_clock_is_known(database: SqlDatabase) -> None:
         while database.clock_offset is None:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.01)
     assert abs(database.clock_offset.total_seconds()) < 1
+
+
+@pytest.mark.parametrize(("minutes", "verdict"), [(0, Verdict.OK), (14, Verdict.WARNING), (-14, Verdict.WARNING)])
+async def test_the_doctor_tells_a_clock_that_is_wrong(
+    frail: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minutes: int, verdict: Verdict
+) -> None:
+    class Wrong(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) + timedelta(minutes=minutes)
+
+    url = await asyncio.to_thread(frail.new_database)
+    await SqlDatabase(url).migrate()
+    monkeypatch.setattr("uploadcore_sql.postgres.datetime", Wrong)
+    monkeypatch.setattr("uploadcore_sql.postgres_pulse.datetime", Wrong)
+
+    settings = load_settings(database=url, storage="memory://", cache="none", data_dir=tmp_path)
+    found = {finding.check: finding async for finding in examine(settings)}
+
+    assert found["database.clock"].verdict is verdict
+    if minutes:
+        assert f"off by {minutes * 60:+d} s" in found["database.clock"].message
