@@ -12,7 +12,8 @@ from sqlalchemy import Connection, MetaData, Table, create_engine, insert, selec
 
 from uploadcore.address import Address
 from uploadcore.file import File, FileStatus, Visibility
-from uploadcore.testing import make_file, make_upload
+from uploadcore.testing import make_event, make_file, make_upload
+from uploadcore.testing.outbox import backlog, claimed, numbered, purged, relayed, written
 from uploadcore_sql import SqlDatabase
 from uploadcore_sql.schema import migrate
 from uploadcore_sql.tables import files
@@ -163,3 +164,76 @@ async def test_what_was_there_before_the_migration_is_read_and_found(tmp_path: A
     labelled = await saved(database, replace(file, labels=("x",)))
     assert await found(database, label="x") == [labelled]
     await database.close()
+
+
+# --- events: revision 0002's relay beside ours --------------------------------------------------------------------
+
+NOW = {
+    "sqlite": "(CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER) * 1000)",
+    "postgresql": "CAST(extract(epoch FROM statement_timestamp()) * 1000000 AS BIGINT)",
+}
+OLDER_CLAIM = """
+    UPDATE uploadcore_events SET due_at = {now} + 30000000 WHERE position IN (
+        SELECT position FROM uploadcore_events event WHERE delivered_at IS NULL AND due_at <= {now} + {later} AND NOT EXISTS (
+            SELECT * FROM uploadcore_events earlier WHERE earlier.upload_id = event.upload_id
+            AND earlier.delivered_at IS NULL AND earlier.position < event.position)
+        ORDER BY due_at, position LIMIT 10)
+    RETURNING id
+"""
+OLDER_DELIVERED = "UPDATE uploadcore_events SET delivered_at = {now} WHERE id = '{id}' AND delivered_at IS NULL"
+OLDER_ADD = """
+    INSERT INTO uploadcore_events (id, type, owner, upload_id, file_id, data, occurred_at, attempts, due_at)
+    VALUES ('{id}', 'upload.completed', 'u_1', '{id}', 'f', '{{}}', {now}, 0, {now})
+"""
+
+
+async def older_code(database: SqlDatabase, statement: str, **values: object) -> list[str]:
+    def run(connection: Connection) -> list[str]:
+        filled = statement.format(now=NOW[connection.dialect.name], **values)
+        result = connection.exec_driver_sql(filled)
+        return [row[0] for row in result] if result.returns_rows else []
+
+    async with database.transaction() as tx:
+        return cast("list[str]", await cast("Any", tx.files)._run(run))
+
+
+async def older_code_claims(database: SqlDatabase, *, later: timedelta = timedelta(0)) -> list[str]:
+    """What its relay gets, now or later on."""
+    return await older_code(database, OLDER_CLAIM, later=later // timedelta(microseconds=1))
+
+
+async def test_the_older_relay_leaves_our_events_to_ours_as_long_as_there_is_one(either: SqlDatabase) -> None:
+    await written(either, [make_event("a")])
+    assert await older_code_claims(either) == []
+    assert await relayed(either) == ["a"]
+    assert await older_code_claims(either, later=HOUR) == []
+
+
+@pytest.mark.parametrize("is_numbered", [False, True])
+async def test_after_going_back_to_the_older_code_it_delivers_what_ours_has_not(
+    either: SqlDatabase, is_numbered: bool
+) -> None:
+    await written(either, [make_event("a1", upload_id="a"), make_event("a2", upload_id="a")])
+    if is_numbered:
+        await numbered(either)
+    assert await older_code_claims(either, later=timedelta(minutes=1)) == ["a1"]
+    await older_code(either, OLDER_DELIVERED, id="a1")
+    assert await older_code_claims(either, later=timedelta(minutes=1)) == ["a2"]
+
+
+async def test_events_that_the_older_code_has_written_are_delivered_by_ours(either: SqlDatabase) -> None:
+    await older_code(either, OLDER_ADD, id="a")
+    assert await relayed(either) == ["a"]
+    assert await older_code_claims(either, later=HOUR) == []
+
+
+async def test_an_event_that_the_older_relay_has_delivered_gets_a_position_and_goes_nowhere_else(
+    either: SqlDatabase,
+) -> None:
+    await older_code(either, OLDER_ADD, id="a")
+    assert await older_code_claims(either) == ["a"]
+    await older_code(either, OLDER_DELIVERED, id="a")
+    assert await backlog(either, "here") == {"here": (0, 0, False)}
+    assert await numbered(either) == 1
+    assert await claimed(either) == []
+    assert await purged(either) == 1

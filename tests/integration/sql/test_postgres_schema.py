@@ -225,10 +225,15 @@ async def test_a_migration_interrupted_while_it_built_indexes_is_gone_on_with(
     await connection.execute(
         "CREATE INDEX ix_uploadcore_files_status ON uploadcore_files (owner, status, created_at, id)"
     )
+    await connection.execute("ALTER TABLE uploadcore_events ADD COLUMN sequence BIGINT")
+    await connection.execute("CREATE INDEX ix_uploadcore_events_unnumbered ON uploadcore_events (position)")
+    others = "'ix_uploadcore_events_unnumbered'::regclass"
+    await connection.execute(f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = {others}")
 
     await SqlDatabase(postgres_url).migrate()
 
-    assert await connection.fetchval(f"SELECT indisvalid FROM pg_index WHERE indexrelid = {broken}")
+    for index in (broken, others):
+        assert await connection.fetchval(f"SELECT indisvalid FROM pg_index WHERE indexrelid = {index}")
     await connection.close()
     undisturbed = await asyncio.to_thread(postgres_server.new_database)
     await SqlDatabase(undisturbed).migrate()

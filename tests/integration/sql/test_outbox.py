@@ -1,0 +1,293 @@
+"""The outbox on real databases: what the order of commits, processes that die, and relays at once do to it."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import cast
+
+import asyncpg
+import pytest
+
+from uploadcore import Event, UploadCore
+from uploadcore.publishing import CallbackPublisher
+from uploadcore.testing import make_event
+from uploadcore.testing.outbox import claimed, delivered, numbered, purged, relayed, written
+from uploadcore_memory import MemoryEventPublisher, MemoryObjectStore
+from uploadcore_sql import SqlDatabase
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture(params=["database", "emptied"], ids=["sqlite", "postgresql"])
+def either(request: pytest.FixtureRequest) -> SqlDatabase:
+    return cast("SqlDatabase", request.getfixturevalue(request.param))
+
+
+@pytest.fixture
+async def admin(emptied: SqlDatabase, emptied_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection of somebody else, to the same database."""
+    connection = await asyncpg.connect(emptied_url)
+    yield connection
+    await connection.close()
+
+
+def core_on(database: SqlDatabase, **publishers: MemoryEventPublisher) -> UploadCore:
+    return UploadCore(store=MemoryObjectStore(), database=database, publishers=publishers)
+
+
+# --- the order of commits -----------------------------------------------------------------------------------------
+
+
+async def test_two_transactions_committed_in_the_wrong_identity_order_lose_nothing(
+    emptied: SqlDatabase, admin: asyncpg.Connection
+) -> None:
+    publisher = MemoryEventPublisher()
+    core = core_on(emptied, here=publisher)
+    async with emptied.transaction() as early:
+        await early.outbox.add(make_event("early", upload_id="a"))
+        await written(emptied, [make_event("late", upload_id="b")])
+        positions = dict(await admin.fetch("SELECT id, position FROM uploadcore_events"))
+        await core.relay()
+        assert [event.id for event in publisher.events] == ["late"]
+        last_seen = publisher.events[-1].position or 0
+    positions = dict(await admin.fetch("SELECT id, position FROM uploadcore_events"))
+    assert positions["early"] < positions["late"], "the earlier position was committed last"
+
+    await core.relay()
+
+    assert [event.id for event in publisher.events] == ["late", "early"]
+    assert publisher.events[-1].position == last_seen + 1, "and who looks for what is beyond the last one seen finds it"
+
+
+async def test_whoever_follows_the_positions_sees_no_gap_and_misses_nothing(
+    emptied: SqlDatabase, admin: asyncpg.Connection
+) -> None:
+    start: int = await admin.fetchval("SELECT last_sequence FROM uploadcore_installation")
+    seen: list[int] = []
+
+    async def write(writer: int) -> None:
+        for number in range(12):
+            async with emptied.transaction() as tx:
+                await tx.outbox.add(make_event(f"{writer}-{number}", upload_id=f"{writer}"))
+                await asyncio.sleep(0.001 * (writer % 3))  # commits overtake one another
+
+    async def keep_numbering() -> None:
+        while len(seen) < 72:
+            await numbered(emptied, "here", limit=5)
+
+    async def follow() -> None:
+        while len(seen) < 72:
+            last = seen[-1] if seen else start
+            rows = await admin.fetch(
+                "SELECT sequence FROM uploadcore_events WHERE sequence > $1 ORDER BY sequence", last
+            )
+            seen.extend(row[0] for row in rows)
+
+    await asyncio.gather(follow(), keep_numbering(), keep_numbering(), *(write(writer) for writer in range(6)))
+
+    assert seen == list(range(start + 1, start + 73))
+    order = defaultdict(list)
+    for row in await admin.fetch("SELECT upload_id, id FROM uploadcore_events ORDER BY sequence"):
+        order[row[0]].append(row[1])
+    assert order == {str(writer): [f"{writer}-{number}" for number in range(12)] for writer in range(6)}
+
+
+async def test_one_numbers_at_a_time_and_nobody_waits_for_it(emptied: SqlDatabase) -> None:
+    await written(emptied, [make_event("a", upload_id="a")])
+    async with emptied.transaction() as one:
+        assert await one.outbox.number(["here"], 10) == 1
+        await written(emptied, [make_event("b", upload_id="b")])
+        assert await asyncio.wait_for(numbered(emptied, "here"), 5) == 0
+    assert await numbered(emptied, "here") == 1
+    assert [delivery.event.id for delivery in await claimed(emptied)] == ["a", "b"]
+
+
+async def test_of_two_destinations_that_finish_an_event_at_once_the_second_knows_that_it_is_the_last(
+    emptied: SqlDatabase, admin: asyncpg.Connection
+) -> None:
+    await written(emptied, (make_event(name, upload_id=name) for name in "abc"))
+    await numbered(emptied, "one", "two")
+    one, two = await claimed(emptied, destination="one"), await claimed(emptied, destination="two")
+    async with emptied.transaction() as tx:
+        await tx.outbox.delivered(one)
+        second = asyncio.create_task(delivered(emptied, *reversed(two)))
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        while not await admin.fetchval(waiting):  # noqa: ASYNC110 - a server tells nobody
+            await asyncio.sleep(0)
+    await second
+
+    assert await admin.fetchval("SELECT count(*) FROM uploadcore_events WHERE delivered_at IS NULL") == 0
+    assert await purged(emptied) == 3
+
+
+# --- relays at once, and one that dies ----------------------------------------------------------------------------
+
+
+async def test_two_relays_at_once_deliver_each_event_once_per_destination_and_in_order(either: SqlDatabase) -> None:
+    one, two = MemoryEventPublisher(), MemoryEventPublisher()
+    await written(
+        either, (make_event(f"{upload}-{n}", upload_id=f"{upload}") for n in range(3) for upload in range(25))
+    )
+    cores = [core_on(either, one=one, two=two) for _ in range(2)]
+
+    while any(
+        report.numbered or report.delivered for report in await asyncio.gather(*(core.relay() for core in cores))
+    ):
+        pass
+
+    for publisher in (one, two):
+        order = defaultdict(list)
+        for event in publisher.events:
+            order[event.upload_id].append(event.id)
+        assert order == {str(upload): [f"{upload}-{n}" for n in range(3)] for upload in range(25)}
+
+
+DELIVER_AND_DIE = """
+import asyncio, os, signal, sys
+from datetime import timedelta
+from uploadcore import UploadCore, relay
+from uploadcore.publishing import CallbackPublisher
+from uploadcore_memory import MemoryObjectStore
+from uploadcore_sql import SqlDatabase
+
+relay.CLAIM_LEASE = timedelta(milliseconds=1)
+
+async def deliver(event):
+    print(event.id, event.position, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+async def main():
+    publishers = {"here": CallbackPublisher(deliver)}
+    async with UploadCore(store=MemoryObjectStore(), database=SqlDatabase(sys.argv[1]), publishers=publishers) as core:
+        await core.relay()
+
+asyncio.run(main())
+"""
+
+
+async def test_a_relay_killed_between_delivery_and_record_delivers_again_with_the_same_id_and_position(
+    database: SqlDatabase, url: str
+) -> None:
+    await written(database, [make_event("a")])
+    died = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", DELIVER_AND_DIE, url], capture_output=True, text=True, timeout=60
+    )
+    assert died.stdout == "a 1\n", died.stderr
+    heard: list[Event] = []
+    publishers = {"here": CallbackPublisher(heard.append)}
+    core = UploadCore(store=MemoryObjectStore(), database=database, publishers=publishers)
+
+    while not heard:
+        await core.relay()
+
+    assert [(event.id, event.position) for event in heard] == [("a", 1)]
+    assert (await core.relay()).delivered == 0
+
+
+# --- being woken --------------------------------------------------------------------------------------------------
+
+
+async def test_who_writes_events_wakes_a_relay_in_another_process(
+    emptied: SqlDatabase, emptied_url: str, admin: asyncpg.Connection
+) -> None:
+    other = SqlDatabase(emptied_url)
+    await other.open()
+    await listening(other, admin)
+    for name in ("a", "b"):
+        waiting = asyncio.create_task(other.events_written(HOUR))
+        await asyncio.sleep(0)
+        await written(emptied, [make_event(name, upload_id=name)])
+        await asyncio.wait_for(waiting, 30)
+    await other.close()
+
+
+async def test_a_relay_whose_listening_connection_is_lost_looks_by_itself_and_listens_again(
+    emptied: SqlDatabase, emptied_url: str, admin: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uploadcore_sql.postgres_wake.RECONNECT_AFTER", 0.05)
+    other = SqlDatabase(emptied_url)
+    await other.open()
+    await listening(other, admin)
+    await admin.fetch(f"SELECT pg_terminate_backend(pid) FROM {LISTENERS}")
+
+    await other.events_written(timedelta(milliseconds=1))
+    await listening(other, admin)
+    waiting = asyncio.create_task(other.events_written(HOUR))
+    await asyncio.sleep(0)
+    await written(emptied, [make_event("a")])
+
+    await asyncio.wait_for(waiting, 30)
+    await other.close()
+
+
+async def test_many_events_written_at_once_are_told_of_a_few_times(
+    emptied: SqlDatabase, admin: asyncpg.Connection
+) -> None:
+    heard: list[str] = []
+    await admin.add_listener("uploadcore_events", lambda *told: heard.append(told[-1]))
+    await asyncio.gather(*(written(emptied, [make_event(f"e{n}", upload_id=f"u{n}")]) for n in range(40)))
+    while not heard:
+        await admin.execute("SELECT 1")
+    assert len(heard) < 40
+
+
+async def test_behind_a_pooler_that_shares_sessions_a_relay_only_looks(
+    emptied: SqlDatabase, emptied_url: str, admin: asyncpg.Connection
+) -> None:
+    other = SqlDatabase(f"{emptied_url}{'&' if '?' in emptied_url else '?'}pooler=transaction")
+    await other.open()
+    await other.events_written(timedelta(milliseconds=1))
+    assert await admin.fetchval(f"SELECT count(*) FROM {LISTENERS}") == 0
+    await other.close()
+
+
+async def test_a_relay_in_the_background_delivers_what_another_process_commits(
+    emptied: SqlDatabase, emptied_url: str, admin: asyncpg.Connection
+) -> None:
+    arrived = asyncio.Event()
+    publishers = {"here": CallbackPublisher(lambda _: loop.call_soon_threadsafe(arrived.set))}
+    loop = asyncio.get_running_loop()
+    async with UploadCore(store=MemoryObjectStore(), database=SqlDatabase(emptied_url), publishers=publishers) as core:
+        background = asyncio.create_task(core.run_background())
+        while not await admin.fetchval(f"SELECT count(*) FROM {LISTENERS}"):  # noqa: ASYNC110 - a server tells nobody
+            await asyncio.sleep(0.01)
+        await written(emptied, [make_event("a")])
+        await asyncio.wait_for(arrived.wait(), 30)
+        background.cancel()
+        await asyncio.gather(background, return_exceptions=True)
+
+
+LISTENERS = "pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = current_database()"
+
+
+async def listening(database: SqlDatabase, admin: asyncpg.Connection) -> None:
+    """Until it hears, and has taken note of what was written before."""
+    while not await admin.fetchval(f"SELECT count(*) FROM {LISTENERS}"):
+        await database.events_written(timedelta(milliseconds=10))
+    await database.events_written(timedelta(milliseconds=10))
+
+
+# --- SQLite -------------------------------------------------------------------------------------------------------
+
+
+async def test_waiting_for_events_ends_by_itself(either: SqlDatabase) -> None:
+    await either.events_written(timedelta(0))
+    await either.events_written(timedelta(milliseconds=1))
+
+
+async def test_a_relay_of_another_process_on_one_file_finds_what_was_written(database: SqlDatabase, url: str) -> None:
+    other = SqlDatabase(url)
+    await other.open()
+    await written(database, [make_event("a")])
+    assert Path(other.path) == Path(database.path)
+    assert await relayed(other) == ["a"]
+    assert await relayed(database) == []
+    await other.close()
