@@ -1,0 +1,207 @@
+"""What `deploy/` and `docs/observability.md` say of metrics, held against what a service exposes after an upload."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml  # type: ignore[import-untyped]
+from dependency_injector import providers
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.integration.http.service import BASE, PEER
+from uploadcore.errors import UploadCoreError
+from uploadcore.states import UploadState
+from uploadcore.views import SweepReport
+from uploadcore_app import Container, load_settings
+from uploadcore_http import create_app
+from uploadcore_http.application import ROUTES, Running
+from uploadcore_http.problems import STATUS
+from uploadcore_memory import MemoryEventPublisher
+
+ROOT = Path(__file__).parents[3]
+DASHBOARD = ROOT / "deploy/grafana/uploadcore.json"
+ALERTS = ROOT / "deploy/prometheus/alerts.yml"
+DOCUMENT = ROOT / "docs/observability.md"
+
+SCRAPED = {"job", "instance"}
+"""Labels the scraper adds."""
+RECORDED = {"le"}
+METRIC = r"\b(?:uploadcore|process)_[a-z_]+\b"
+SELECTOR = re.compile(rf"({METRIC})(?:\{{((?:[^{{}}\"]|\"[^\"]*\")*)\}})?")
+MATCHER = re.compile(r'([a-z_]+)\s*(=~|!~|!=|=)\s*"([^"]*)"')
+BY = re.compile(r"\b(?:by|on|without)\s*\(([^)]*)\)")
+
+
+def codes() -> set[str]:
+    """Every code an error of ours can have, whoever defines it."""
+    found, todo = set(STATUS), [UploadCoreError]
+    while todo:
+        kind = todo.pop()
+        todo += kind.__subclasses__()
+        found.add(kind.code)
+    return found
+
+
+VALUES = {
+    "outcome": codes()
+    | {"ok", "cancelled", "unexpected", "no_such_multipart", "parts_rejected", "delivered", "failed", "dead"},
+    "code": codes(),
+    "state": {str(state) for state in UploadState},
+    "what": {field.name for field in fields(SweepReport)},
+    "result": {"hit", "absent", "miss", "stored", "overtaken", "dropped", "unavailable"},
+    "status": {"5.."},
+    "route": {path.replace(":str", "") for handler in ROUTES for path in handler.paths} | {"/v1/.*"},
+    "job": {"$job"},
+    "instance": {"$instance"},
+}
+"""What labels are compared with may be one of these, or several with `|` between."""
+
+
+async def scraped() -> str:
+    """What a service exposes after a bit of everything."""
+    container = Container()
+    container.publishers.override(providers.Object({"crm": MemoryEventPublisher()}))
+    app = create_app(load_settings(storage="memory://", database="memory://", background=False), container)
+    transport = httpx.ASGITransport(app, client=PEER)  # type: ignore[arg-type]
+    async with Running.of(app).opened(), httpx.AsyncClient(transport=transport, base_url=BASE) as api:
+        upload = (await api.post("/v1/uploads", json={"filename": "a", "size": 1})).json()
+        for _ in range(2):
+            await api.post(f"/v1/uploads/{upload['id']}/part-urls", json={"part_numbers": [1]})
+        await api.delete(f"/v1/uploads/{upload['id']}")
+        await api.get("/v1/uploads/unknown")
+        await container.core().relay()
+        await container.core().sweep()
+        return (await api.get("/metrics")).text
+
+
+@pytest.fixture(scope="module")
+def exposed() -> dict[str, set[str]]:
+    """Names of samples, and the labels each has."""
+    text = asyncio.run(scraped())
+    found: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(text):
+        assert family.samples, f"{family.name} has no sample: this upload does not reach it"
+        for sample in family.samples:
+            found.setdefault(sample.name, set()).update(sample.labels)
+    return found
+
+
+def panels() -> list[dict[str, Any]]:
+    return [panel for panel in json.loads(DASHBOARD.read_text())["panels"] if panel["type"] != "row"]
+
+
+def rules() -> list[dict[str, Any]]:
+    return [rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]
+
+
+def expressions() -> Iterator[tuple[str, str]]:
+    """Every expression, and where it stands."""
+    for rule in rules():
+        yield f"alert {rule['alert']}", rule["expr"]
+    for panel in panels():
+        for target in panel["targets"]:
+            yield f"panel {panel['title']}", target["expr"]
+
+
+EXPRESSIONS = [pytest.param(expression, id=where) for where, expression in expressions()]
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_an_expression_asks_for_what_is_exposed(expression: str, exposed: dict[str, set[str]]) -> None:
+    asked = SELECTOR.findall(expression)
+    assert asked
+    known: set[str] = set()
+    for name, matchers in asked:
+        assert name in exposed
+        known |= exposed[name]
+        for label, _, value in MATCHER.findall(matchers):
+            assert label in exposed[name] | SCRAPED, f"{name} has no label {label!r}"
+            assert {value} <= VALUES[label] or set(value.split("|")) <= VALUES[label], f"{label}={value!r}"
+        assert not MATCHER.sub("", matchers).strip(", "), f"not understood: {matchers}"
+    for labels in BY.findall(expression):
+        assert {label.strip() for label in labels.split(",")} <= known | SCRAPED | RECORDED
+
+
+def test_the_table_of_metrics_is_that_of_the_service(exposed: dict[str, set[str]]) -> None:
+    rows = re.findall(r"^\| `([a-z_]+)` \|([^|]*)\|", DOCUMENT.read_text().partition("## Dashboard")[0], re.MULTILINE)
+    documented = {name: set(re.findall(r"`([a-z]+)`", labels)) for name, labels in rows}
+    told: dict[str, set[str]] = {}
+    for name, labels in exposed.items():
+        base = re.sub(r"_(bucket|count|sum)$", "", name)
+        told.setdefault(base if f"{base}_count" in exposed else name, set()).update(labels - {"le"})
+
+    assert documented == told
+
+
+def test_every_alert_says_what_to_do() -> None:
+    headings = re.findall(r"^### (Uploadcore\w+)\n\n\S", DOCUMENT.read_text(), re.MULTILINE)
+
+    assert headings == [rule["alert"] for rule in rules()]
+    for rule in rules():
+        assert rule["annotations"]["summary"]
+        assert rule["labels"]["severity"] in {"critical", "warning"}
+
+
+def test_the_dashboard_is_what_its_program_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = importlib.util.spec_from_file_location("uploadcore_dashboard", ROOT / "deploy/grafana/dashboard.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)  # where its dataclasses look for it
+    spec.loader.exec_module(module)
+
+    assert DASHBOARD.read_text() == module.written(), "run deploy/grafana/dashboard.py"
+
+
+def test_panels_have_a_place_and_a_number_of_their_own() -> None:
+    everything = json.loads(DASHBOARD.read_text())["panels"]
+    taken: set[tuple[int, int]] = set()
+    for panel in everything:
+        place = panel["gridPos"]
+        assert place["x"] + place["w"] <= 24
+        squares = {(place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])}
+        assert not squares & taken, panel["title"]
+        taken |= squares
+
+    assert len({panel["id"] for panel in everything}) == len(everything)
+    assert [panel["title"] for panel in everything if panel["type"] == "row"] == [
+        "Traffic",
+        "Uploads",
+        "Store",
+        "Database",
+        "Cache",
+        "Events",
+        "Sweeper",
+        "Process",
+    ]
+    for panel in panels():
+        assert panel["datasource"]["uid"] == "${datasource}"
+        assert all(target["datasource"]["uid"] == "${datasource}" for target in panel["targets"])
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Debian: prometheus) is not installed")
+def test_prometheus_understands_every_expression(tmp_path: Path) -> None:
+    substituted = [
+        {"record": f"panel:{number}", "expr": target["expr"].replace("$__rate_interval", "5m")}
+        for number, target in enumerate(target for panel in panels() for target in panel["targets"])
+    ]
+    recorded = tmp_path / "panels.yml"
+    recorded.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": substituted}]}))
+
+    for path in (ALERTS, recorded):
+        checked = subprocess.run(
+            ["promtool", "check", "rules", str(path)], capture_output=True, text=True, check=False, timeout=60
+        )
+        assert checked.returncode == 0, checked.stdout + checked.stderr
