@@ -19,7 +19,7 @@ from uploadcore.errors import (
 from uploadcore.file import Checksum
 from uploadcore.plan import PartLedger, StoredPart
 from uploadcore.ports import Clock, ObjectStore
-from uploadcore.recording import contradicts
+from uploadcore.recording import contradicts, expected_by_size
 from uploadcore.states import UploadState
 from uploadcore.steps import UploadSteps
 from uploadcore.upload import Expected, Strategy, Upload
@@ -59,10 +59,7 @@ class Completing:
         except NoSuchMultipartError:
             found = await self._store.head(upload.address)
             if found is not None:
-                total = found.size if declared is None else declared
-                count = replace(upload.plan, size=total).part_count
-                assert count is not None, "the size is known now"
-                return Expected(count, total, checksum), None
+                return replace(expected_by_size(upload, found.size), checksum=checksum), None
             upload, listed = await self._steps.reopen(upload), []
         ledger = PartLedger(upload.plan, listed, size=size)
         if not ledger.is_whole:
@@ -81,7 +78,7 @@ class Completing:
     async def expire(self, upload: Upload) -> None:
         """A fence that was not saved: because of the deadline, if nothing else; then close the upload."""
         with suppress(VersionConflictError):
-            await self._steps.clean(await self._steps.save(upload.deadline_passed(self._config.lease)))
+            await self._steps.expire(upload)
 
     def start(self, upload: Upload, parts: Sequence[StoredPart] | None) -> None:
         """Assemble in a task of its own, which outlives the caller."""

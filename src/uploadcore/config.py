@@ -83,6 +83,11 @@ class UploadConfig:
         return 2 * self.url_lifetime + self.recheck_margin
 
     @property
+    def orphan_interval(self) -> timedelta:
+        """Pause between one process's looks for orphans: a bucket is listed for it, and they are old anyway."""
+        return min(timedelta(hours=1), self.orphan_age / 24)
+
+    @property
     def orphan_age(self) -> timedelta:
         """Older than any upload and any of its URLs: what no row knows by then is nobody's."""
         return self.upload_lifetime + self.url_lifetime

@@ -135,6 +135,7 @@ class UploadCore:
                     await port.open()
             stack.push_async_callback(self._copies.close)
             stack.push_async_callback(self.uploads.close)
+            stack.push_async_callback(self._sweeper.close)
             self._stack = stack.pop_all()
         return self
 

@@ -23,6 +23,8 @@ class EventType(StrEnum):
     UPLOAD_FAILED = "upload.failed"
     UPLOAD_REOPENED = "upload.reopened"
     FILE_DELETED = "file.deleted"
+    FILE_DAMAGED = "file.damaged"
+    """What the store has is no longer what was completed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,7 +183,7 @@ class File:
         )
 
     def fails(self) -> File:
-        """The file whose only upload ended without content."""
+        """The file whose only upload ended without content, or whose content is not what was completed any more."""
         return replace(self, status=FileStatus.FAILED)
 
     def starts_deleting(self) -> File:
@@ -192,7 +192,8 @@ class File:
         Raises:
             FileNotReadyError: If it has no content to delete.
         """
-        if self.status not in {FileStatus.AVAILABLE, FileStatus.DELETING}:
+        has_content = self.status is FileStatus.FAILED and self.size is not None
+        if self.status not in {FileStatus.AVAILABLE, FileStatus.DELETING} and not has_content:
             raise FileNotReadyError(file_id=self.id, status=self.status)
         return replace(self, status=FileStatus.DELETING)
 

@@ -6,8 +6,10 @@ What is said about a file may be changed at any time: whoever records the outcom
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from types import MappingProxyType
 
@@ -20,9 +22,11 @@ from uploadcore.ports import Clock, Database, ObjectStore, StoredObject
 from uploadcore.records import existing_file, existing_upload
 from uploadcore.states import UploadState
 from uploadcore.tally import Tally
-from uploadcore.upload import Expected, Reason, Transition, Upload
+from uploadcore.upload import Expected, Reason, Strategy, Transition, Upload
 
-__all__ = ["Recording", "contradicts", "expected_of"]
+__all__ = ["Recording", "contradicts", "expected_by_size", "expected_of"]
+
+log = logging.getLogger(__name__)
 
 
 class Recording:
@@ -92,7 +96,7 @@ class Recording:
                 if file.status in {FileStatus.DELETING, FileStatus.DELETED}:
                     saved = await tx.uploads.save(upload.integrity_failed(self.config.lease, Reason.FILE_DELETED))
                 else:
-                    saved = await tx.uploads.save(upload.assembled())
+                    saved = await tx.uploads.save(upload.assembled(recheck_after=self._recheck_of(upload)))
                     if file.upload_id != upload.id:
                         superseded = await existing_upload(tx, file.upload_id)
                         if superseded.state is UploadState.COMPLETED:
@@ -112,6 +116,26 @@ class Recording:
         self.tally.moves[saved.state] += 1
         await self._remember(saved, file, as_of=began)
         return saved
+
+    def _recheck_of(self, upload: Upload) -> timedelta | None:
+        """When to look whether a completed upload still stands: where its URLs may change it, once the last of them has run out."""
+        is_safe = self.store.capabilities.late_parts_refused or upload.strategy is Strategy.SINGLE
+        return None if is_safe else self.config.recheck_after
+
+    async def record_damaged(self, upload: Upload, file: File) -> None:
+        """The content of this file is no longer what was completed: it is shown to nobody as if it were.
+
+        Raises:
+            VersionConflictError: Somebody else changed upload or file meanwhile: it is looked at again.
+        """
+        began, changing = self.clock.monotonic(), list[Upload | File]([upload, file])
+        with self._in_doubt(changing):
+            async with self.database.transaction() as tx:
+                await tx.uploads.save(upload.recheck(None))
+                failed = await tx.files.save(file.fails())
+                await tx.outbox.add(_told_of(file, EventType.FILE_DAMAGED, "damaged"))
+        log.error("file %s: what the store has is not what was completed", file.id, extra={"file_id": file.id})
+        await self.copies.files.remember(failed, as_of=began)
 
     async def _record_cleaned(self, upload: Upload) -> Upload:
         began, changing = self.clock.monotonic(), list[Upload | File]([upload])
@@ -153,16 +177,7 @@ class Recording:
                 upload = await existing_upload(tx, file.upload_id)
                 await tx.uploads.save(upload.recheck(self.config.recheck_after))
                 deleted = await tx.files.save(file.is_deleted())
-                await tx.outbox.add(
-                    Event(
-                        type=EventType.FILE_DELETED,
-                        owner=file.owner,
-                        upload_id=file.upload_id,
-                        file_id=file.id,
-                        id=f"{file.id}-deleted",
-                        data=MappingProxyType({"filename": file.name}),
-                    )
-                )
+                await tx.outbox.add(_told_of(file, EventType.FILE_DELETED, "deleted"))
         await self.copies.files.remember(deleted, as_of=began)
         return deleted
 
@@ -171,6 +186,15 @@ def expected_of(upload: Upload) -> Expected:
     """What the object of a fenced upload must look like."""
     assert upload.expected is not None, "set by the fence"
     return upload.expected
+
+
+def expected_by_size(upload: Upload, size: int) -> Expected:
+    """What the object of an upload must look like, where one of this size stands and no listing tells its parts."""
+    declared = upload.plan.size
+    total = size if declared is None else declared
+    count = replace(upload.plan, size=total).part_count
+    assert count is not None, "the size is known now"
+    return Expected(count, total, upload.checksum)
 
 
 def contradicts(declared: Checksum | None, found: Checksum | None) -> bool:
@@ -184,3 +208,14 @@ def _vouched(upload: Upload, found: StoredObject) -> tuple[Checksum | None, Veri
     if declared is not None and (found.checksum is None or found.checksum.algorithm != declared.algorithm):
         return declared, VerifiedBy.CLIENT
     return found.checksum, None if found.checksum is None else VerifiedBy.STORE
+
+
+def _told_of(file: File, kind: EventType, what: str) -> Event:
+    return Event(
+        type=kind,
+        owner=file.owner,
+        upload_id=file.upload_id,
+        file_id=file.id,
+        id=f"{file.id}-{what}" if kind is EventType.FILE_DELETED else f"{file.upload_id}-{what}",
+        data=MappingProxyType({"filename": file.name}),
+    )

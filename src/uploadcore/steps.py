@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from types import MappingProxyType
 
+from uploadcore.cleaning import Cleaning
 from uploadcore.errors import (
     ChecksumMismatchError,
     DatabaseUnavailableError,
@@ -24,19 +25,17 @@ from uploadcore.errors import (
     UploadCoreError,
     VersionConflictError,
 )
-from uploadcore.file import Checksum, File
+from uploadcore.file import Checksum, File, VerifiedBy
+from uploadcore.freed import Freed
 from uploadcore.plan import PartLedger, StoredPart
 from uploadcore.ports import MARKER, ObjectHeaders, StoredObject
-from uploadcore.recording import Recording, contradicts, expected_of
+from uploadcore.recording import contradicts, expected_by_size, expected_of
 from uploadcore.states import UploadState
-from uploadcore.upload import Address, Strategy, Transition, Upload
+from uploadcore.upload import Expected, Strategy, Transition, Upload
 
 __all__ = ["UploadSteps", "object_headers"]
 
 log = logging.getLogger(__name__)
-
-CLEANING_ROUNDS = 3
-"""A part in flight during an abort can survive it; the abort is repeated until the store shows nothing (S3 API, AbortMultipartUpload)."""
 
 
 @dataclass
@@ -52,7 +51,7 @@ def object_headers(upload: Upload) -> ObjectHeaders:
     return ObjectHeaders(content_type=upload.content_type, metadata=MappingProxyType({MARKER: upload.id}))
 
 
-class UploadSteps(Recording):
+class UploadSteps(Cleaning):
     """Effects on the store, and their outcome in the database."""
 
     async def listed(self, upload: Upload) -> list[StoredPart]:
@@ -80,7 +79,7 @@ class UploadSteps(Recording):
         """
         try:
             storage_upload_id = await self._create(upload)
-        except StoreUnavailableError:
+        except (StoreUnavailableError, asyncio.CancelledError):
             with suppress(VersionConflictError, DatabaseUnavailableError):
                 await self.save(upload.lease_given_up())
             raise
@@ -279,61 +278,52 @@ class UploadSteps(Recording):
             held.upload = await self.save(verb(held.upload))
         return held.upload
 
-    # --- clean ----------------------------------------------------------------------------------------------------
+    # --- expire, look again ---------------------------------------------------------------------------------------
 
-    async def clean(self, upload: Upload) -> Upload:
-        """Remove all that the store holds of an `aborting` upload whose lease we hold, look, and close it.
+    async def expire(self, upload: Upload, freed: Freed | None = None) -> Upload:
+        """Close an upload whose deadline has passed, and remove what the store holds of it.
 
-        Returns:
-            The upload, closed; or still `aborting` where the store did not do it or did not answer: the sweeper goes on.
-
-        Raises:
-            VersionConflictError: Somebody else took over.
-        """
-        try:
-            clean = await self.wipe(upload)
-        except StoreUnavailableError:
-            clean = False
-        if not clean:
-            return await self.save(upload.lease_given_up())
-        return await self._record_cleaned(upload)
-
-    async def wipe(self, upload: Upload) -> bool:
-        """Make the store forget an upload and its object; whether it shows nothing of them any more.
+        But not a whole object that a multipart upload of ours became: that was completed, in a past which a database restored from an
+        older copy does not remember. It is completed once more, however late.
 
         Raises:
-            StoreUnavailableError: Not known.
+            VersionConflictError: Somebody else was faster, or its deadline has not passed.
+            StoreUnavailableError: Nothing is known, and nothing was changed.
         """
-        for _ in range(CLEANING_ROUNDS):
-            if upload.address.storage_upload_id is not None:
-                await self.store.abort_multipart(upload.address)
-            for multipart in await self._multiparts(upload):
-                await self.store.abort_multipart(multipart)
-            if await self.store.head(upload.address) is not None:
-                await self.store.delete(upload.address)
-            if not await self._multiparts(upload) and await self.store.head(upload.address) is None:
-                return True
-        return False
+        expected = await self.found_whole(upload)
+        if expected is None:
+            return await self.clean(await self.save(upload.deadline_passed(self.config.lease)), freed)
+        log.warning("upload %s: its object stands; completed, not expired", upload.id, extra={"upload_id": upload.id})
+        if upload.state is UploadState.PENDING:
+            upload = await self.save(upload.opened(upload.address.storage_upload_id))
+        return await self.assemble(await self.save(upload.found_assembled(expected, self.config.lease)), None)
 
-    async def _multiparts(self, upload: Upload) -> list[Address]:
-        """Multipart uploads under this upload's key: its own, and any that a late caller made."""
-        key = upload.address.key
-        return [
-            replace(upload.address, storage_upload_id=multipart.storage_upload_id)
-            async for multipart in self.store.list_multiparts(key)
-            if multipart.key == key
-        ]
-
-    async def delete_content(self, file: File) -> File:
-        """Remove the content of a `deleting` file whose lease we hold, look, and record it.
+    async def found_whole(self, upload: Upload) -> Expected | None:
+        """What stands under the key of a multipart upload, if it is the whole of it; else `None`.
 
         Raises:
-            StoreUnavailableError: Not known; the sweeper goes on once the lease has run out.
-            VersionConflictError: Somebody else took over.
+            StoreUnavailableError: The store does not answer.
         """
-        if not await self.wipe(await self.read(file.upload_id)):
-            raise StoreUnavailableError(f"the store still shows the content of file {file.id!r}", file_id=file.id)
-        return await self._record_deleted(file)
+        found = await self.store.head(upload.address) if upload.strategy is Strategy.MULTIPART else None
+        if found is None:
+            return None
+        expected = expected_by_size(upload, found.size)
+        return expected if _is_whole(replace(upload, expected=expected), found) else None
+
+    async def stands(self, upload: Upload, file: File) -> bool:
+        """Whether the content of a file is still what was completed, as far as the store tells: size, marker and checksum.
+
+        Only where the store takes parts of a completed upload is it asked: elsewhere nothing can have changed.
+
+        Raises:
+            StoreUnavailableError: It does not answer.
+        """
+        if self.store.capabilities.late_parts_refused or upload.strategy is Strategy.SINGLE:
+            return True
+        found = await self.store.head(upload.address)
+        if found is None or found.size != file.size or found.metadata.get(MARKER) != upload.id:
+            return False
+        return file.verified_by is not VerifiedBy.STORE or not contradicts(file.checksum, found.checksum)
 
 
 def _is_whole(upload: Upload, found: StoredObject) -> bool:

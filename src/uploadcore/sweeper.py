@@ -1,15 +1,19 @@
 """Background: expire, recover, clean up. One bounded pass at a time, safe on any number of instances at once.
 
-What a pass does to an upload it does under the upload's lease, or under a version that only one instance can save.
+What a pass does to an upload it does under the upload's lease, or under a version that only one instance can save. Instances are handed
+the same list of what is due, and go through it in an order of their own: who comes second has lost one statement, by its version.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import random
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
-from types import MappingProxyType
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from uploadcore.config import UploadConfig
@@ -21,7 +25,9 @@ from uploadcore.errors import (
     VersionConflictError,
 )
 from uploadcore.file import File, FileStatus
-from uploadcore.ports import Clock, Database, ObjectHeaders, ObjectStore, OpenMultipart
+from uploadcore.freed import Freed
+from uploadcore.orphans import Orphans
+from uploadcore.ports import Clock, Database, ObjectStore
 from uploadcore.records import existing_file
 from uploadcore.states import UploadState
 from uploadcore.steps import UploadSteps
@@ -32,10 +38,12 @@ __all__ = ["Sweeper"]
 
 log = logging.getLogger(__name__)
 
-INSTALLATION_MARKER = "uploadcore-installation"
-"""Metadata key of the object that says whose prefix this is."""
-LOOKUP = 1_000
-"""Storage keys looked up at a time, as many as one page of ListMultipartUploads shows (S3 API, MaxUploads)."""
+AT_ONCE = 16
+"""Uploads, files and orphans seen to at a time by one process: what waits for the store holds up no other, and the store is not flooded."""
+PURGES = 10
+"""How often one pass drops old records; what is left then is for the next."""
+MOST_COUNTED = 10_000
+"""What is due of each kind that a dry run looks at."""
 
 
 class Sweeper:
@@ -50,152 +58,295 @@ class Sweeper:
         self._steps = steps
         self._clock = clock
         self._config = config
+        self._orphans = Orphans(store=store, database=database, clock=clock, config=config)
+        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._underway: dict[str, asyncio.Task[None]] = {}
+        self._account = _Account()
 
     async def sweep(self, *, dry_run: bool = False) -> SweepReport:
         """One pass over what is due.
 
+        It ends when all is seen to; nobody is waited for longer than a lease: what takes longer goes on beside the next passes, and is in
+        the report of the one in which it ends.
+
         Args:
-            dry_run: Only count; change nothing, at the store or in the database.
+            dry_run: Only look and count; change nothing, at the store or in the database.
 
         Raises:
             DatabaseUnavailableError: It can't be asked what is due.
         """
-        done: Counter[str] = Counter()
+        if dry_run:
+            return await self._counted()
         async with self._database.reader() as tx:
             uploads = await tx.uploads.due(self._config.batch)
             files = await tx.files.due(self._config.batch)
-        for upload in uploads:
-            kind = _kind(upload)
-            done[kind if dry_run else await self._outcome(kind, upload.id, self._see_to(upload))] += 1
-        for file in files:
-            done["files_deleted" if dry_run else await self._outcome("files_deleted", file.id, self._delete(file))] += 1
-        try:
-            done["orphans"] = await self._clear_orphans(dry_run=dry_run)
-        except StoreUnavailableError as exc:
-            log.warning("sweep: looking for orphans failed: %s", exc.message)
-            done["failed"] += 1
-        if not dry_run:
-            async with self._database.transaction() as tx:
-                done["records_purged"] = await tx.idempotency.purge(older_than=self._config.idempotency_kept)
-                done["records_purged"] += await tx.outbox.purge(
-                    older_than=self._config.events_kept, dead_older_than=self._config.dead_letters_kept
-                )
-        del done[_ELSEWHERE]
-        return SweepReport(**done, more=self._config.batch in {len(uploads), len(files)})
+        due: list[Upload | File] = [*uploads, *files]
+        random.shuffle(due)
+        await self._done_or_late(self._begin(one.id, partial(self._see_to_one, one)) for one in due)
+        await self._done_or_late([self._begin("orphans", self._clear_orphans), self._begin("old records", self._purge)])
+        account, self._account = self._account, _Account()
+        is_full = self._config.batch in {len(uploads), len(files)}
+        return account.report(more=account.has_more or (is_full and account.has_done_something))
 
-    async def _outcome(self, kind: str, name: str, work: Coroutine[Any, Any, None]) -> str:
-        """What to count this as: one failure stops no other."""
-        try:
-            await work
-        except VersionConflictError:
-            return _ELSEWHERE
-        except UploadCoreError as exc:
-            log.warning("sweep: %s (%s): %s", name, kind, exc.message)
-            return "failed"
-        return kind
+    async def close(self) -> None:
+        """Stop; leases are given up, so that another process goes on at once."""
+        for task in self._underway.values():
+            task.cancel()
+        await asyncio.gather(*self._underway.values(), return_exceptions=True)
+        await self._orphans.close()
 
-    async def _see_to(self, upload: Upload) -> None:
+    # --- a pass ---------------------------------------------------------------------------------------------------
+
+    def _begin(self, name: str, see_to: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None] | None:
+        """See to it in a task of its own, unless one of a pass before is still at it."""
+        if name in self._underway:
+            return None
+        task = self._underway[name] = asyncio.create_task(see_to())
+        task.add_done_callback(lambda _: self._underway.pop(name))
+        return task
+
+    async def _done_or_late(self, begun: Iterable[asyncio.Task[None] | None]) -> None:
+        """Until all are done, or the time of a lease is over."""
+        tasks = {task for task in begun if task is not None}
+        if not tasks:
+            return
+        ends: set[asyncio.Future[Any]] = {
+            asyncio.ensure_future(self._clock.sleep(self._config.lease.total_seconds())),
+            asyncio.ensure_future(asyncio.wait(tasks)),  # whose end, unlike that of `gather`, is not that of the tasks
+        }
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for end in ends:
+                end.cancel()
+
+    async def _see_to_one(self, one: Upload | File) -> None:
+        if isinstance(one, Upload):
+            await self._accounted(one.id, one.state, one.created_at, partial(self._see_to, one))
+        else:
+            await self._accounted(one.id, one.status, one.created_at, partial(self._delete, one))
+
+    async def _accounted(
+        self, name: str, doing: str, since: datetime | None, work: Callable[[Freed], Awaitable[str]]
+    ) -> None:
+        """Do it, and count it as what it came to: one failure stops no other."""
+        freed = Freed()
+        async with self._slots:
+            try:
+                kind = await work(freed)
+            except VersionConflictError:
+                return  # another instance did it
+            except UploadCoreError as exc:
+                log.warning("sweep: %s (%s): %s", name, doing, exc.message, extra={"upload_id": name})
+                kind = "failed"
+            except Exception:
+                log.exception("sweep: %s (%s): a defect", name, doing, extra={"upload_id": name})
+                kind = "failed"
+        self._account.count(kind, self._age(since))
+        self._account.freed.add(freed)
+
+    def _age(self, since: datetime | None) -> timedelta:
+        return timedelta(0) if since is None else self._clock.now() - since
+
+    async def _see_to(self, upload: Upload, freed: Freed) -> str:
+        """Do what is due, and name it."""
         lease = self._config.lease
         if upload.state is UploadState.UPLOADING:
-            await self._steps.clean(await self._steps.save(upload.deadline_passed(lease)))
-        elif upload.state is UploadState.PENDING:
-            await self._see_to_pending(upload)
-        elif upload.state is UploadState.COMPLETING:
-            taken = await self._steps.save(upload.lease_taken_over(lease))
+            return _of_end(await self._steps.expire(upload, freed), "expired")
+        if upload.state is UploadState.PENDING:
+            return await self._see_to_pending(upload, freed)
+        if upload.state is UploadState.COMPLETING:
+            upload = await self._steps.save(upload.lease_taken_over(lease))
             with suppress(PartsMissingError, ChecksumMismatchError):  # back to uploading: its client sees why
-                await self._steps.assemble(taken, None)
-        elif upload.state is UploadState.ABORTING:
-            await self._steps.clean(await self._steps.save(upload.lease_taken_over(lease)))
-        else:
-            await self._recheck(upload)
+                upload = await self._steps.assemble(upload, None)
+                return "unsettled" if upload.state in _UNSETTLED else "settled"
+            return "settled"
+        if upload.state is UploadState.ABORTING:
+            upload = await self._steps.save(upload.lease_taken_over(lease))
+            return _of_end(await self._steps.clean(upload, freed), "cleaned")
+        return await self._recheck(upload, freed)
 
-    async def _see_to_pending(self, upload: Upload) -> None:
+    async def _see_to_pending(self, upload: Upload, freed: Freed) -> str:
         """Expire it, or else go on where its opener stopped."""
         try:
-            expired = await self._steps.save(upload.deadline_passed(self._config.lease))
+            return _of_end(await self._steps.expire(upload, freed), "expired")
         except VersionConflictError:
             await self._steps.open(await self._steps.save(upload.lease_taken_over(self._config.lease)))
-        else:
-            await self._steps.clean(expired)
+            return "opened"
 
-    async def _recheck(self, upload: Upload) -> None:
-        """Every URL has run out: remove what landed after the upload was cleaned, or after its file was deleted or replaced."""
-        async with self._database.reader(single=True) as tx:
-            file = await existing_file(tx, upload.file_id)
-        is_current = (
-            upload.state is UploadState.COMPLETED
-            and file.upload_id == upload.id
-            and file.status is not FileStatus.DELETED
-        )
+    async def _recheck(self, upload: Upload, freed: Freed) -> str:
+        """Every URL has run out: remove what landed after the upload was cleaned, or after its file was deleted or replaced.
+
+        Of one whose content is its file's: look whether that is still what was completed.
+        """
+        file = await self._file_of(upload)
         is_done = False
         try:
-            is_done = is_current or await self._steps.wipe(upload)
-        finally:
-            # One that keeps failing must not stand at the head of every pass.
-            await self._steps.save(upload.recheck(None if is_done else self._config.sweep_interval))
+            if not _is_content(upload, file):
+                is_done = await self._steps.wipe(upload, freed)
+            elif file.status is not FileStatus.AVAILABLE or await self._steps.stands(upload, file):
+                is_done = True
+            else:
+                await self._steps.record_damaged(upload, file)
+                return "damaged"
+        except StoreUnavailableError:
+            await self._steps.save(upload.recheck(self._config.sweep_interval))  # not at the head of every pass
+            raise
+        await self._steps.save(upload.recheck(None if is_done else self._config.sweep_interval))
+        return "rechecked" if is_done else "unsettled"
 
-    async def _delete(self, file: File) -> None:
-        taken = await self._steps.save_file(file, lease=self._config.lease, lease_passed=True)
-        await self._steps.delete_content(taken)
-
-    # --- orphans --------------------------------------------------------------------------------------------------
-
-    async def _clear_orphans(self, *, dry_run: bool) -> int:
-        """Abort multipart uploads under our prefix that no row knows and that are older than any of ours can be."""
-        installation = await self._database.installation_id()
-        prefix = f"{self._config.key_prefix}/{installation}/"
-        if not await self._is_ours(prefix, installation, dry_run=dry_run):
-            log.error("sweep: the marker under this installation's prefix is another's: orphans are left alone")
-            return 0
-        oldest = self._clock.now() - self._config.orphan_age
-        found = 0
-        page: list[OpenMultipart] = []
-        async for multipart in self._store.list_multiparts(prefix if self._store.capabilities.list_by_prefix else ""):
-            if multipart.initiated < oldest and multipart.key.startswith(prefix):
-                page.append(multipart)
-            if len(page) == LOOKUP:
-                found += await self._abort_orphans(page, dry_run=dry_run)
-                page = []
-        return found + await self._abort_orphans(page, dry_run=dry_run)
-
-    async def _abort_orphans(self, page: list[OpenMultipart], *, dry_run: bool) -> int:
+    async def _file_of(self, upload: Upload) -> File:
         async with self._database.reader(single=True) as tx:
-            known = await tx.uploads.by_keys([multipart.key for multipart in page]) if page else {}
-        orphans = [multipart for multipart in page if _is_orphan(multipart, known.get(multipart.key))]
-        if not dry_run:
-            for multipart in orphans:
-                await self._store.abort_multipart(
-                    Address(self._store.bucket, multipart.key, multipart.storage_upload_id)
-                )
-        return len(orphans)
+            return await existing_file(tx, upload.file_id)
 
-    async def _is_ours(self, prefix: str, installation: str, *, dry_run: bool) -> bool:
-        """Whether the marker object under our prefix names this installation; the first sweep writes it."""
-        marker = Address(self._store.bucket, f"{prefix}.installation")
-        found = await self._store.head(marker)
-        if found is None and not dry_run:
-            headers = ObjectHeaders("application/octet-stream", MappingProxyType({INSTALLATION_MARKER: installation}))
-            await self._store.put_marker(marker, headers)
-            found = await self._store.head(marker)
-        return found is None or found.metadata.get(INSTALLATION_MARKER) == installation
+    async def _delete(self, file: File, freed: Freed) -> str:
+        taken = await self._steps.save_file(file, lease=self._config.lease, lease_passed=True)
+        await self._steps.delete_content(taken, freed)
+        return "files_deleted"
+
+    # --- orphans, old records -------------------------------------------------------------------------------------
+
+    async def _clear_orphans(self) -> None:
+        """Abort multipart uploads that nobody knows, where it is time to look for them."""
+        try:
+            orphans, has_more = await self._orphans.due()
+        except UploadCoreError as exc:
+            log.warning("sweep: looking for orphans failed: %s", exc.message)
+            self._account.count("failed")
+            return
+        self._account.has_more |= has_more
+        await asyncio.gather(*(self._clear_orphan(orphan) for orphan in orphans))
+
+    async def _clear_orphan(self, orphan: Address) -> None:
+        async def abort(freed: Freed) -> str:
+            await self._steps.abort_multipart(orphan, freed)
+            return "orphans"
+
+        await self._accounted("an orphan", "abort", None, abort)
+
+    async def _purge(self) -> None:
+        """Drop old records, until there are none or enough is done for one pass."""
+        for _ in range(PURGES):
+            try:
+                async with self._database.transaction() as tx:
+                    purged = await tx.idempotency.purge(older_than=self._config.idempotency_kept)
+                    purged += await tx.outbox.purge(
+                        older_than=self._config.events_kept, dead_older_than=self._config.dead_letters_kept
+                    )
+            except UploadCoreError as exc:
+                log.warning("sweep: dropping old records failed: %s", exc.message)
+                self._account.count("failed")
+                return
+            if not purged:
+                return
+            self._account.done["records_purged"] += purged
+        self._account.has_more = True
+
+    # --- a dry run ------------------------------------------------------------------------------------------------
+
+    async def _counted(self) -> SweepReport:
+        """What a pass, or as many as it takes, would do now."""
+        async with self._database.reader() as tx:
+            uploads = await tx.uploads.due(MOST_COUNTED)
+            files = await tx.files.due(MOST_COUNTED)
+        account = _Account()
+        looks = [
+            *(self._look(account, upload.created_at, partial(self._would_do, upload)) for upload in uploads),
+            *(self._look(account, file.created_at, partial(self._would_delete, file)) for file in files),
+        ]
+        try:
+            looks += [
+                self._look(account, None, partial(self._would_abort, orphan)) for orphan in await self._orphans.all()
+            ]
+        except UploadCoreError as exc:
+            log.warning("sweep: looking for orphans failed: %s", exc.message)
+            account.count("failed")
+        await asyncio.gather(*looks)
+        return account.report(more=MOST_COUNTED in {len(uploads), len(files)})
+
+    async def _look(
+        self, account: _Account, since: datetime | None, look: Callable[[], Awaitable[tuple[str, Freed]]]
+    ) -> None:
+        async with self._slots:
+            try:
+                kind, freed = await look()
+            except UploadCoreError as exc:
+                log.warning("sweep: %s", exc.message)
+                kind, freed = "failed", Freed()
+        account.count(kind, self._age(since))
+        account.freed.add(freed)
+
+    async def _would_do(self, upload: Upload) -> tuple[str, Freed]:
+        """What `_see_to` would, as far as it can be seen: how a completion ends can't."""
+        nothing = Freed()
+        if upload.state is UploadState.COMPLETING:
+            return "settled", nothing
+        if upload.state in {UploadState.PENDING, UploadState.UPLOADING}:
+            # By this process's clock: good enough for an account.
+            if upload.expires_at is not None and upload.expires_at > self._clock.now():
+                return "opened", nothing
+            is_found = await self._steps.found_whole(upload) is not None
+            return ("settled", nothing) if is_found else ("expired", await self._steps.held(upload))
+        if upload.state is UploadState.ABORTING:
+            return "cleaned", await self._steps.held(upload)
+        file = await self._file_of(upload)
+        if not _is_content(upload, file):
+            return "rechecked", await self._steps.held(upload)
+        is_sound = file.status is not FileStatus.AVAILABLE or await self._steps.stands(upload, file)
+        return "rechecked" if is_sound else "damaged", nothing
+
+    async def _would_delete(self, file: File) -> tuple[str, Freed]:
+        return "files_deleted", await self._steps.held(await self._steps.read(file.upload_id))
+
+    async def _would_abort(self, orphan: Address) -> tuple[str, Freed]:
+        return "orphans", await self._steps.held_by_multipart(orphan)
 
 
-_ELSEWHERE = "elsewhere"
-"""Counted nowhere: another instance did it."""
+class _Account:
+    """What was done, by field of `SweepReport`."""
+
+    def __init__(self) -> None:
+        self.done: Counter[str] = Counter()
+        self.freed = Freed()
+        self.has_more = False
+        self._oldest = timedelta(0)
+
+    def count(self, kind: str, age: timedelta = timedelta(0)) -> None:
+        """One more."""
+        self.done[kind] += 1
+        self._oldest = max(self._oldest, age)
+
+    @property
+    def has_done_something(self) -> bool:
+        """Whether another pass at once may do more: not where everything fails."""
+        return any(count for kind, count in self.done.items() if kind not in {"failed", "unsettled"})
+
+    def report(self, *, more: bool) -> SweepReport:
+        """The account, closed."""
+        freed = self.freed
+        return SweepReport(
+            **self.done,
+            multiparts=freed.multiparts,
+            parts=freed.parts,
+            objects=freed.objects,
+            bytes=freed.bytes,
+            oldest_age=self._oldest.total_seconds(),
+            more=more,
+        )
 
 
-def _kind(upload: Upload) -> str:
-    """The field of `SweepReport` that counts what is due for an upload."""
-    return {
-        UploadState.PENDING: "opened",
-        UploadState.UPLOADING: "expired",
-        UploadState.COMPLETING: "settled",
-        UploadState.ABORTING: "cleaned",
-    }.get(upload.state, "rechecked")
+_UNSETTLED = frozenset({UploadState.COMPLETING, UploadState.ABORTING})
 
 
-def _is_orphan(multipart: OpenMultipart, upload: Upload | None) -> bool:
-    """Nobody's: no row has its key, or the row has another multipart upload and is not just being opened."""
-    if upload is None:
-        return True
-    return upload.address.storage_upload_id != multipart.storage_upload_id and upload.state is not UploadState.PENDING
+def _of_end(upload: Upload, kind: str) -> str:
+    """What to count it as: not as ended, where the store was not to be cleaned now; nor as expired, where it was found completed."""
+    if upload.state in _UNSETTLED:
+        return "unsettled"
+    return "settled" if upload.state is UploadState.COMPLETED else kind
+
+
+def _is_content(upload: Upload, file: File) -> bool:
+    """Whether what the upload brought is the content of its file."""
+    return (
+        upload.state is UploadState.COMPLETED and file.upload_id == upload.id and file.status is not FileStatus.DELETED
+    )

@@ -141,6 +141,16 @@ class Upload:
             .only_if(Condition(Timer.DEADLINE, passed=False))
         )
 
+    def found_assembled(self, expected: Expected, lease: timedelta) -> Transition:
+        """Its object stands already: completed in a past that this database, restored from an older copy, does not know. However late that is."""
+        return (
+            self._step(UploadInput.FENCED, expected=expected)
+            .setting(Timer.LEASE, lease)
+            .setting(Timer.FENCED, timedelta(0))
+            .clearing(Timer.LOST)
+            .only_if(Condition(Timer.DEADLINE, passed=True))
+        )
+
     def lease_renewed(self, lease: timedelta) -> Transition:
         """Its holder goes on. Saved only if nobody took over: that would have changed the version."""
         return self._step(UploadInput.LEASE_TAKEN).setting(Timer.LEASE, lease)
@@ -167,9 +177,11 @@ class Upload:
             transition = transition.only_if(Condition(Timer.LOST, passed=True, margin=confirmed_after))
         return transition.announcing(EventType.UPLOAD_REOPENED)
 
-    def assembled(self) -> Transition:
-        """The object stands, whole."""
+    def assembled(self, *, recheck_after: timedelta | None = None) -> Transition:
+        """The object stands, whole. `recheck_after`: look once more then, where URLs that were given out may still change it."""
         transition = self._step(UploadInput.ASSEMBLED).clearing(Timer.LEASE, Timer.LOST)
+        if recheck_after is not None:
+            transition = transition.setting(Timer.RECHECK, recheck_after)
         return transition.announcing(EventType.UPLOAD_COMPLETED)
 
     def assembly_rejected(self) -> Transition:

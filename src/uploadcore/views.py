@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import NamedTuple
 
@@ -107,15 +107,46 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class SweepReport:
-    """What one sweep did, or with `dry_run` would have done. Counts of uploads, files, multipart uploads and records."""
+    """What one sweep did, or with `dry_run` would have done.
+
+    Attributes:
+        expired, opened, settled, cleaned, rechecked: Uploads: past their deadline; whose opening, completion or abort stopped half-way; looked
+            at again after their last URL had run out.
+        damaged: Looked at again likewise, but of these the store has no longer what was completed: their files have failed.
+        files_deleted: Files whose deletion stopped half-way.
+        orphans: Multipart uploads that no row knows.
+        records_purged: Idempotency keys and events.
+        unsettled: Uploads that must be looked at again, later.
+        failed: What could not be done, and is tried again.
+        multiparts, parts, objects, bytes: What was removed from the store by all this, as the store listed it before: multipart uploads, their
+            parts, objects, and the bytes of parts and objects.
+        oldest_age: Seconds since the oldest of these uploads and files was begun.
+        more: There is more to do at once.
+    """
 
     expired: int = 0
     opened: int = 0
     settled: int = 0
     cleaned: int = 0
     rechecked: int = 0
+    damaged: int = 0
     files_deleted: int = 0
     orphans: int = 0
     records_purged: int = 0
+    unsettled: int = 0
     failed: int = 0
+    multiparts: int = 0
+    parts: int = 0
+    objects: int = 0
+    bytes: int = 0
+    oldest_age: float = 0.0
     more: bool = False
+
+    def plus(self, later: SweepReport) -> SweepReport:
+        """This one and the pass after it, as one."""
+        counts = {
+            field.name: getattr(self, field.name) + getattr(later, field.name)
+            for field in fields(self)
+            if field.name not in {"oldest_age", "more"}
+        }
+        return SweepReport(**counts, oldest_age=max(self.oldest_age, later.oldest_age), more=later.more)

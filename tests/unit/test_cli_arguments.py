@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from uploadcore_app import load_settings, open_app
 from uploadcore_cli.commands import uploadcore
 
 
@@ -127,6 +129,27 @@ def test_sweep_says_what_it_would_do() -> None:
 
     assert result.exit_code == 0
     assert json.loads(result.stdout)["dry_run"] is True
+    assert run("sweep").stdout == "nothing to do\n"
+
+
+async def _two_expired() -> None:
+    settings = load_settings(upload_lifetime="0.001", part_size_min=1)
+    async with open_app(settings) as app:
+        for _ in range(2):
+            await app.core.uploads.initiate(owner="dev", filename="a", size=20 * 1024**2)
+
+
+def test_sweep_says_what_it_would_free_and_then_frees_it() -> None:
+    asyncio.run(_two_expired())
+
+    would_be, done = run("sweep", "--dry-run"), run("sweep")
+
+    assert would_be.stdout.splitlines()[0] == "would be done"
+    assert done.stdout.splitlines()[0] == "done"
+    shown = [[line.split()[:2] for line in result.stdout.splitlines()[1:-1]] for result in (would_be, done)]
+    assert shown[0] == shown[1]
+    assert ["expired", "2"] in shown[0]
+    assert "freed: multiparts" in done.stdout
     assert run("sweep").stdout == "nothing to do\n"
 
 

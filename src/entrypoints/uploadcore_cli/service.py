@@ -15,6 +15,7 @@ import jwt
 
 from uploadcore.views import SweepReport
 from uploadcore_app import ConfigurationError, Settings, load_settings, open_app
+from uploadcore_cli.display import duration, size
 from uploadcore_cli.failures import CommandError, ExitStatus
 from uploadcore_http.server import serve as serve_until_signalled
 
@@ -82,18 +83,21 @@ def token(owner: str, lifetime: str) -> None:
 
 
 @click.command()
-@click.option("--dry-run", is_flag=True, help="Change nothing; say what would be done.")
+@click.option("--dry-run", is_flag=True, help="Change nothing at all; look, and say what would be done and freed.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @DATA_DIR
 def sweep(*, dry_run: bool, as_json: bool, **given: Any) -> None:
-    """Expire, recover and clean up, once. A running service does so by itself; this is for cron, and for looking.
+    """Expire, recover and clean up all that is due. A running service does so by itself; this is for cron, and for looking.
 
     Safe beside running services, where the store is one that several processes may use; the embedded folder is not.
     """
 
     async def swept(settings: Settings) -> SweepReport:
         async with open_app(settings) as app:
-            return await app.core.sweep(dry_run=dry_run)
+            report = await app.core.sweep(dry_run=dry_run)
+            while report.more and not dry_run:
+                report = report.plus(await app.core.sweep())
+            return report
 
     try:
         report = asyncio.run(swept(settings_from(given)))
@@ -103,11 +107,34 @@ def sweep(*, dry_run: bool, as_json: bool, **given: Any) -> None:
     if as_json:
         click.echo(json.dumps({"dry_run": dry_run, **account}))
         return
-    more = account.pop("more")
-    counts = [f"{what.replace('_', ' ')} {count}" for what, count in account.items() if count]
-    click.echo(
-        f"{'would be ' if dry_run else ''}{', '.join(counts) or 'nothing to do'}{'; there is more' if more else ''}"
-    )
+    lines = [(what.replace("_", " "), str(account[what])) for what in _DONE if account[what]]
+    if not lines:
+        click.echo("nothing to do")
+        return
+    lines += [(f"freed: {what}", str(account[what])) for what in ("multiparts", "parts", "objects")]
+    lines += [("freed: bytes", size(report.bytes)), ("oldest", duration(report.oldest_age))]
+    width = max(len(what) for what, _ in lines)
+    click.echo("would be done" if dry_run else "done")
+    for what, count in lines:
+        click.echo(f"  {what:<{width}}  {count:>10}")
+    if report.more:
+        click.echo("there is more than was counted")
+
+
+_DONE = (
+    "expired",
+    "opened",
+    "settled",
+    "cleaned",
+    "rechecked",
+    "damaged",
+    "files_deleted",
+    "orphans",
+    "records_purged",
+    "unsettled",
+    "failed",
+)
+"""What is said of a sweep, in this order, where there is any."""
 
 
 def settings_from(given: dict[str, Any]) -> Settings:

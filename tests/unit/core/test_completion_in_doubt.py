@@ -524,7 +524,7 @@ async def never_settled(rig: Rig) -> str:
     rig.store.faults.fail("complete_multipart", AWAY, times=1_000)
     for _ in range(23):
         rig.after(hours=1)
-        assert (await rig.core.sweep()).settled == 1
+        assert (await rig.core.sweep()).unsettled == 1
         assert rig.only().state is UploadState.COMPLETING
     rig.after(hours=1)
     return upload_id

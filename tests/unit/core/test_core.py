@@ -111,7 +111,7 @@ async def stopped(background: asyncio.Task[None]) -> None:
 async def test_the_background_expires_uploads_and_delivers_events_until_it_is_cancelled(rig: Rig) -> None:
     await rig.begin()
     background = await running(rig)
-    await until(lambda: rig.clock.sleepers == 2)
+    await until(lambda: rig.core.tally.sweeps["ok"] == 1 and rig.clock.sleepers == 2)
 
     rig.after(days=1)
     await until(lambda: rig.only().state is UploadState.EXPIRED)
@@ -237,5 +237,5 @@ async def test_a_failed_sweep_of_one_upload_is_logged_without_its_address(
 
     await rig.core.sweep()
 
-    assert f"sweep: {rig.only().id} (opened): away" in caplog.text
+    assert f"sweep: {rig.only().id} (pending): away" in caplog.text
     assert rig.only().address.key not in caplog.text

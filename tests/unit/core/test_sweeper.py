@@ -7,12 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from tests.unit.core.rig import BODY, OWNER, Rig
-from uploadcore import SweepReport, UploadConfig, UploadState
+from tests.unit.core.rig import BODY, OWNER, Rig, until
+from uploadcore import SweepReport, UploadConfig, UploadState, orphans, sweeper
 from uploadcore.errors import DatabaseUnavailableError, StorageFullError, StoreUnavailableError
 from uploadcore.ports import ObjectHeaders
 from uploadcore.upload import Address
 from uploadcore_memory import MEMORY_CAPABILITIES, MemoryObjectStore
+from uploadcore_memory.database import _Idempotency
 
 HEADERS = ObjectHeaders("application/octet-stream")
 
@@ -84,6 +85,82 @@ async def test_two_instances_at_once_do_everything_once(rig: Rig) -> None:
     assert sum(report.expired for report in reports) == 20
     assert sum(report.failed for report in reports) == 0
     assert rig.events == ["upload.expired"] * 20
+
+
+async def test_one_that_hangs_holds_up_nobody(rig: Rig) -> None:
+    for _ in range(40):
+        await rig.begin()
+    rig.after(days=1)
+    held = rig.store.faults.hold("abort_multipart")
+    sweeping = asyncio.ensure_future(rig.core.sweep())
+    await until(lambda: rig.events == ["upload.expired"] * 39)
+    assert not sweeping.done(), "waited for, for as long as a lease"
+    rig.clock.advance(rig.config.lease)
+
+    first = await sweeping
+    second = await rig.core.sweep()
+    held.let_go()
+    await until(lambda: len(rig.events) == 40)
+    third = await rig.core.sweep()
+
+    assert (first.expired, second.expired, third.expired) == (39, 0, 1)
+
+
+async def test_a_bounded_number_is_seen_to_at_a_time(rig: Rig) -> None:
+    for _ in range(40):
+        await rig.begin()
+    rig.after(days=1)
+    held = [rig.store.faults.hold("abort_multipart") for _ in range(40)]
+
+    sweeping = asyncio.ensure_future(rig.core.sweep())
+    await until(lambda: sum(fault.reached.is_set() for fault in held) == 16)
+    for _ in range(200):
+        await asyncio.sleep(0)
+
+    assert sum(fault.reached.is_set() for fault in held) == 16
+    for fault in held:
+        fault.let_go()
+    assert (await sweeping).expired == 40
+
+
+async def test_what_is_underway_when_a_core_is_closed_is_free_for_another_at_once(rig: Rig) -> None:
+    await rig.begin()
+    rig.after(days=1)
+    rig.store.faults.hold("abort_multipart")
+    core = rig.another_core()
+    async with core:
+        sweeping = asyncio.ensure_future(core.sweep())
+        await until(lambda: rig.store.calls["abort_multipart"] == 1)
+        sweeping.cancel()
+
+    assert rig.only().state is UploadState.ABORTING
+    assert (await rig.core.sweep()).cleaned == 1
+
+
+async def test_a_defect_met_with_one_upload_is_logged_and_stops_no_other(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    await rig.begin()
+    await rig.begin()
+    rig.after(days=1)
+    rig.store.faults.fail("abort_multipart", ZeroDivisionError("a defect"))
+
+    report = await rig.core.sweep()
+
+    assert (report.expired, report.failed) == (1, 1)
+    assert "ZeroDivisionError" in caplog.text
+
+
+async def test_a_pass_in_which_everything_fails_is_not_repeated_at_once() -> None:
+    rig = Rig(config=UploadConfig(batch=2))
+    for _ in range(4):
+        await rig.begin()
+    rig.after(days=1)
+    rig.store.faults.fail("head", StoreUnavailableError("away"), times=100)
+
+    report = await rig.core.sweep()
+
+    assert (report.failed >= 2, report.more) == (True, False)
 
 
 async def test_a_pass_is_bounded_and_says_that_there_is_more() -> None:
@@ -177,6 +254,47 @@ async def test_old_idempotency_keys_and_delivered_events_are_purged(rig: Rig) ->
     assert rig.events == []
 
 
+async def test_old_records_are_dropped_until_none_is_left_or_enough_is_done(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeper, "PURGES", 3)
+    left = 5
+
+    async def purge(records: object, **asked: object) -> int:
+        nonlocal left
+        left = max(0, left - 1)
+        return 1 if left else 0
+
+    monkeypatch.setattr(_Idempotency, "purge", purge)
+
+    first, second = await rig.core.sweep(), await rig.core.sweep()
+
+    assert (first.records_purged, first.more) == (3, True)
+    assert (second.records_purged, second.more) == (1, False)
+
+
+async def test_old_records_that_can_not_be_dropped_are_a_failure_of_that_alone(rig: Rig) -> None:
+    await rig.begin()
+    rig.after(days=1)
+    rig.database.faults.pass_by("transaction", 2)
+    rig.database.faults.fail("transaction", DatabaseUnavailableError("away"))
+
+    report = await rig.core.sweep()
+
+    assert (report.expired, report.failed) == (1, 1)
+
+
+async def test_what_the_store_could_not_be_cleaned_of_is_not_counted_as_expired(rig: Rig) -> None:
+    await rig.begin()
+    rig.after(days=1)
+    rig.store.faults.fail("abort_multipart", StoreUnavailableError("away"))
+
+    first, second = await rig.core.sweep(), await rig.core.sweep()
+
+    assert (first.expired, first.unsettled, first.more) == (0, 1, False)
+    assert second.cleaned == 1
+
+
 async def test_a_database_that_can_not_be_asked_is_said_so(rig: Rig) -> None:
     rig.database.faults.fail("reader", DatabaseUnavailableError("away"))
 
@@ -198,7 +316,7 @@ async def test_a_multipart_upload_no_row_knows_is_aborted_once_older_than_any_of
     assert (await rig.core.sweep()).orphans == 0
     rig.after(seconds=1)
 
-    assert (await rig.core.sweep()).orphans == 1
+    assert (await rig.another_core().sweep()).orphans == 1
     assert rig.store.multiparts == {}
 
 
@@ -261,6 +379,52 @@ async def test_more_orphans_than_one_lookup_takes_are_all_aborted(rig: Rig) -> N
     assert rig.store.multiparts == {}
 
 
+async def test_a_bucket_is_listed_once_an_hour_or_so(rig: Rig) -> None:
+    """Listing one is expensive, and orphans are a day old anyway. Instances that were started together do not do it together."""
+    listings = 0
+    for _ in range(24 * 60):
+        before = rig.store.calls["list_multiparts"]
+        await rig.core.sweep()
+        listings += rig.store.calls["list_multiparts"] - before
+        rig.after(minutes=1)
+
+    assert 18 <= listings <= 33
+
+
+async def test_a_long_listing_goes_on_in_the_next_pass(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orphans, "LISTED_AT_ONCE", 10)
+    for number in range(25):
+        await stray(rig, f"uploads/here/nobody/{number}")
+    rig.after(days=2)
+
+    reports = [await rig.core.sweep() for _ in range(4)]
+
+    assert [report.orphans for report in reports] == [10, 10, 5, 0]
+    assert [report.more for report in reports] == [True, True, False, False]
+    assert rig.store.calls["list_multiparts"] == 1
+
+
+async def test_a_listing_that_was_to_go_on_ends_with_its_core(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orphans, "LISTED_AT_ONCE", 1)
+    for number in range(3):
+        await stray(rig, f"uploads/here/nobody/{number}")
+    rig.after(days=2)
+
+    async with rig.another_core() as core:
+        assert (await core.sweep()).more
+
+
+async def test_an_orphan_that_can_not_be_aborted_stops_no_other(rig: Rig) -> None:
+    await stray(rig, "uploads/here/nobody/1")
+    await stray(rig, "uploads/here/nobody/2")
+    rig.after(days=2)
+    rig.store.faults.fail("abort_multipart", StoreUnavailableError("away"))
+
+    report = await rig.core.sweep()
+
+    assert (report.orphans, report.failed, len(rig.store.multiparts)) == (1, 1, 1)
+
+
 async def test_where_the_store_can_not_list_by_prefix_all_are_listed_and_filtered() -> None:
     rig = Rig(capabilities=replace(MEMORY_CAPABILITIES, list_by_prefix=False))
     theirs = await stray(rig, "other/x")
@@ -294,7 +458,7 @@ async def test_where_the_marker_is_anothers_orphans_are_left_alone(rig: Rig) -> 
 async def test_a_store_that_does_not_answer_fails_the_search_for_orphans_alone(rig: Rig) -> None:
     await rig.begin()
     rig.after(days=1)
-    rig.store.faults.pass_by("head", 2)
+    rig.store.faults.pass_by("head", 3)
     rig.store.faults.fail("head", StoreUnavailableError("away"))
 
     report = await rig.core.sweep()

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 import pytest
 
 from tests.unit.core.rig import Rig
-from uploadcore import FileView, UploadView
+from uploadcore import FileView, SweepReport, UploadView
 
 
 async def test_an_upload_that_was_never_saved_has_no_view(rig: Rig) -> None:
@@ -20,3 +20,13 @@ async def test_an_upload_that_was_never_saved_has_no_view(rig: Rig) -> None:
 @pytest.mark.parametrize("view", [UploadView, FileView])
 def test_no_view_has_an_address(view: type) -> None:
     assert {"address", "bucket", "key", "storage_upload_id"}.isdisjoint(field.name for field in fields(view))
+
+
+def test_two_passes_add_up_to_one() -> None:
+    first, second = (
+        SweepReport(expired=2, bytes=10, oldest_age=5.0, more=True),
+        SweepReport(expired=1, failed=1, bytes=5),
+    )
+
+    assert first.plus(second) == SweepReport(expired=3, failed=1, bytes=15, oldest_age=5.0, more=False)
+    assert second.plus(first) == SweepReport(expired=3, failed=1, bytes=15, oldest_age=5.0, more=True)

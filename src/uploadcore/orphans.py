@@ -1,0 +1,137 @@
+"""Multipart uploads at the store that no row knows: found by listing, which is expensive, and aborted once older than any of ours can be."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import AsyncGenerator
+from types import MappingProxyType
+
+from uploadcore.config import UploadConfig
+from uploadcore.ports import Clock, Database, ObjectHeaders, ObjectStore, OpenMultipart
+from uploadcore.states import UploadState
+from uploadcore.upload import Address, Upload
+
+__all__ = ["Orphans"]
+
+log = logging.getLogger(__name__)
+
+INSTALLATION_MARKER = "uploadcore-installation"
+"""Metadata key of the object that says whose prefix this is."""
+LOOKUP = 1_000
+"""Storage keys looked up at a time, as many as one page of ListMultipartUploads shows (S3 API, MaxUploads)."""
+LISTED_AT_ONCE = 10_000
+"""Multipart uploads one pass lists; the next goes on where it stopped."""
+
+
+class Orphans:
+    """Looks for them, a bounded number at a time.
+
+    An object is never one: who restores an older database has objects that no row knows, and they are files.
+    """
+
+    def __init__(self, *, store: ObjectStore, database: Database, clock: Clock, config: UploadConfig) -> None:
+        """Work on these ports."""
+        self._store = store
+        self._database = database
+        self._clock = clock
+        self._config = config
+        self._next_look = 0.0
+        self._listing: AsyncGenerator[OpenMultipart, None] | None = None
+
+    async def due(self) -> tuple[list[Address], bool]:
+        """Those that are to be aborted now: none where it is not yet time to look. And whether there is more to list.
+
+        Raises:
+            StoreUnavailableError: It does not answer. It is looked again from the beginning, in its time.
+            DatabaseUnavailableError: Likewise.
+        """
+        if self._listing is None:
+            if self._clock.monotonic() < self._next_look:
+                return [], False
+            # Instances that were started together do not list together.
+            pause = self._config.orphan_interval.total_seconds() * random.uniform(0.75, 1.25)  # noqa: S311 - no secret
+            self._next_look = self._clock.monotonic() + pause
+            self._listing = await self._listed(marks=True)
+            if self._listing is None:
+                return [], False
+        listing, self._listing = self._listing, None
+        found, has_more = await self._among(listing, LISTED_AT_ONCE)
+        if has_more:
+            self._listing = listing
+        return found, has_more
+
+    async def all(self) -> list[Address]:
+        """Every one there is now, for an account of them: changes nothing.
+
+        Raises:
+            StoreUnavailableError: The store does not answer.
+            DatabaseUnavailableError: The database does not answer.
+        """
+        listing = await self._listed(marks=False)
+        return [] if listing is None else (await self._among(listing, None))[0]
+
+    async def close(self) -> None:
+        """End a listing that was to go on."""
+        if self._listing is not None:
+            await self._listing.aclose()
+
+    async def _listed(self, *, marks: bool) -> AsyncGenerator[OpenMultipart, None] | None:
+        """The multipart uploads that may be ours; `None` where the prefix is another's."""
+        installation = await self._database.installation_id()
+        prefix = f"{self._config.key_prefix}/{installation}/"
+        if not await self._is_ours(prefix, installation, marks=marks):
+            log.error("sweep: the marker under this installation's prefix is another's: orphans are left alone")
+            return None
+        return self._under(prefix)
+
+    async def _under(self, prefix: str) -> AsyncGenerator[OpenMultipart, None]:
+        async for multipart in self._store.list_multiparts(prefix if self._store.capabilities.list_by_prefix else ""):
+            if multipart.key.startswith(prefix):
+                yield multipart
+
+    async def _among(
+        self, listing: AsyncGenerator[OpenMultipart, None], most: int | None
+    ) -> tuple[list[Address], bool]:
+        """The orphans among the next `most` that are listed, and whether the listing goes on."""
+        found: list[Address] = []
+        page: list[OpenMultipart] = []
+        listed = 0
+        async for multipart in listing:
+            listed += 1
+            if multipart.initiated < self._clock.now() - self._config.orphan_age:
+                page.append(multipart)
+            if len(page) == LOOKUP:
+                found += await self._unknown(page)
+                page = []
+            if listed == most:
+                return found + await self._unknown(page), True
+        return found + await self._unknown(page), False
+
+    async def _unknown(self, page: list[OpenMultipart]) -> list[Address]:
+        if not page:
+            return []
+        async with self._database.reader(single=True) as tx:
+            known = await tx.uploads.by_keys([multipart.key for multipart in page])
+        return [
+            Address(self._store.bucket, multipart.key, multipart.storage_upload_id)
+            for multipart in page
+            if _is_orphan(multipart, known.get(multipart.key))
+        ]
+
+    async def _is_ours(self, prefix: str, installation: str, *, marks: bool) -> bool:
+        """Whether the marker object under our prefix names this installation; the first look writes it."""
+        marker = Address(self._store.bucket, f"{prefix}.installation")
+        found = await self._store.head(marker)
+        if found is None and marks:
+            headers = ObjectHeaders("application/octet-stream", MappingProxyType({INSTALLATION_MARKER: installation}))
+            await self._store.put_marker(marker, headers)
+            found = await self._store.head(marker)
+        return found is None or found.metadata.get(INSTALLATION_MARKER) == installation
+
+
+def _is_orphan(multipart: OpenMultipart, upload: Upload | None) -> bool:
+    """Nobody's: no row has its key, or the row has another multipart upload and is not just being opened."""
+    if upload is None:
+        return True
+    return upload.address.storage_upload_id != multipart.storage_upload_id and upload.state is not UploadState.PENDING

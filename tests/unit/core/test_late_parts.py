@@ -1,0 +1,129 @@
+"""A store that takes parts of a completed upload: once the last URL has run out, what stands is held against what was completed (rule 10)."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.unit.core.rig import BODY, OWNER, Rig
+from uploadcore import FileStatus, UploadState
+from uploadcore.errors import FileNotReadyError, StoreUnavailableError
+from uploadcore_memory import MEMORY_CAPABILITIES
+
+LENIENT = replace(MEMORY_CAPABILITIES, late_parts_refused=False)
+
+
+@pytest.fixture
+def lenient() -> Rig:
+    return Rig(capabilities=LENIENT)
+
+
+async def completed_then_late(rig: Rig, late: bytes, **asked: Any) -> str:
+    """The file of an upload whose third part was sent again after completion; the last URL has run out since."""
+    upload = await rig.sent(**asked)
+    [part] = await rig.core.uploads.sign_parts(upload.id, owner=OWNER, part_numbers=[3])
+    await rig.complete(upload.id)
+    await rig.redeem(part, late)
+    rig.clock.advance(rig.config.recheck_after)
+    return upload.file_id
+
+
+async def test_rule_10_a_file_whose_content_was_changed_fails_and_says_so_once(lenient: Rig) -> None:
+    file_id = await completed_then_late(lenient, b"EVIL!")
+    assert (await lenient.core.sweep(dry_run=True)).damaged == 1
+
+    report = await lenient.core.sweep()
+    again = await lenient.core.sweep()
+
+    assert (report.damaged, report.rechecked, again.damaged) == (1, 0, 0)
+    assert lenient.file(file_id).status is FileStatus.FAILED
+    assert lenient.events == ["upload.completed", "file.damaged"]
+    assert lenient.only().state is UploadState.COMPLETED
+    with pytest.raises(FileNotReadyError):
+        await lenient.core.files.content(file_id, owner=OWNER)
+
+
+async def test_nothing_of_it_is_deleted_until_its_owner_says_so(lenient: Rig) -> None:
+    file_id = await completed_then_late(lenient, b"EVIL!")
+    await lenient.core.sweep()
+    assert len(lenient.bodies) == 1
+
+    await lenient.core.files.delete(file_id, owner=OWNER)
+
+    assert lenient.bodies == []
+    assert lenient.file(file_id).status is FileStatus.DELETED
+
+
+async def test_a_new_version_mends_it(lenient: Rig) -> None:
+    file_id = await completed_then_late(lenient, b"EVIL!")
+    await lenient.core.sweep()
+
+    done = await lenient.completed(b"new content", file_id=file_id)
+    lenient.clock.advance(lenient.config.recheck_after)
+    await lenient.core.sweep()
+
+    assert done.file is not None
+    assert (lenient.file(file_id).status, lenient.bodies) == (FileStatus.AVAILABLE, [b"new content"])
+
+
+async def test_the_same_part_again_is_no_damage(lenient: Rig) -> None:
+    file_id = await completed_then_late(lenient, BODY[20:])
+
+    report = await lenient.core.sweep()
+
+    assert (report.rechecked, report.damaged) == (1, 0)
+    assert lenient.file(file_id).status is FileStatus.AVAILABLE
+    assert lenient.only().recheck_at is None
+
+
+async def test_where_the_store_tells_no_checksum_another_size_is_seen() -> None:
+    rig = Rig(capabilities=replace(LENIENT, object_checksums=frozenset()))
+    upload = await rig.begin(None)
+    await rig.send(upload.id)
+    [part] = await rig.core.uploads.sign_parts(upload.id, owner=OWNER, part_numbers=[3])
+    await rig.complete(upload.id)
+    await rig.redeem(part, b"longer")
+    rig.clock.advance(rig.config.recheck_after)
+
+    assert (await rig.core.sweep()).damaged == 1
+
+
+async def test_an_object_that_is_gone_is_damage_too(lenient: Rig) -> None:
+    await completed_then_late(lenient, BODY[20:])
+    await lenient.store.delete(lenient.only().address)
+
+    assert (await lenient.core.sweep()).damaged == 1
+
+
+async def test_a_store_that_does_not_answer_is_asked_again_next_time(lenient: Rig) -> None:
+    await completed_then_late(lenient, b"EVIL!")
+    lenient.store.faults.fail("head", StoreUnavailableError("away"))
+
+    assert (await lenient.core.sweep()).failed == 1
+    lenient.clock.advance(lenient.config.sweep_interval)
+
+    assert (await lenient.core.sweep()).damaged == 1
+
+
+async def test_two_instances_at_once_say_it_once(lenient: Rig) -> None:
+    await completed_then_late(lenient, b"EVIL!")
+
+    reports = await asyncio.gather(lenient.core.sweep(), lenient.another_core().sweep())
+
+    assert sum(report.damaged for report in reports) == 1
+    assert lenient.events == ["upload.completed", "file.damaged"]
+
+
+async def test_where_late_parts_are_refused_nothing_is_looked_at(rig: Rig) -> None:
+    await rig.completed()
+
+    assert rig.only().recheck_at is None
+
+
+async def test_a_single_put_can_not_be_overwritten_and_is_not_looked_at(lenient: Rig) -> None:
+    await lenient.completed(b"hello")
+
+    assert lenient.only().recheck_at is None
