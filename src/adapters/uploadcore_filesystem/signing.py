@@ -254,11 +254,10 @@ def _grant(method: str, key: str, values: Mapping[str, str], headers: Mapping[st
 
 def _joined(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
     """Headers as text; one sent twice becomes a value that was never signed."""
-    joined: dict[str, str] = {}
-    for raw_name, raw_value in headers:
-        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1").strip()
-        joined[name] = f"{joined[name]}, {value}" if name in joined else value
-    return joined
+    values: dict[str, list[str]] = {}
+    for name, value in headers:
+        values.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1").strip())
+    return {name: ", ".join(several) for name, several in values.items()}
 
 
 def _path(address: Address) -> str:

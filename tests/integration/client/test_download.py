@@ -220,6 +220,7 @@ def test_a_folder_that_is_not_there_is_one_clear_error(
     ("name", "taken"),
     [
         ("../../etc/passwd", "passwd"),
+        (".bashrc", "_bashrc"),
         ("C:\\evil.exe", "evil.exe"),
         ("..", "f1"),
         ("", "f1"),
