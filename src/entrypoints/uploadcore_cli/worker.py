@@ -13,7 +13,6 @@ from typing import Any
 import click
 import uvloop
 
-from uploadcore import UploadCore
 from uploadcore.relay import RelayReport
 from uploadcore.views import SweepReport
 from uploadcore_app import ConfigurationError, Settings, misspelled, open_app
@@ -51,14 +50,18 @@ def worker(*, once: bool, **given: Any) -> None:
 async def _worked(settings: Settings, *, once: bool) -> int:
     """Work until a signal says otherwise, or for one pass; the exit status. What is held under a lease is given up at the end."""
     told = _first_signal()
-    async with open_app(settings) as app:
-        if once:
-            return await _until_told(app.core, told)
-        async with in_background(app.core):
-            click.echo("uploadcore is working")
-            number = await told
-            log.info("stopping after %s", number.name)
-    return ExitStatus.OK
+    work = asyncio.create_task(_pass(settings) if once else _work(settings))
+    await asyncio.wait((work, told), return_when=asyncio.FIRST_COMPLETED)
+    if work.done():
+        return await work
+    number = told.result()
+    log.info("stopping after %s", number.name)
+    work.cancel()
+    try:
+        await work
+    except asyncio.CancelledError:
+        return 128 + number if once else ExitStatus.OK
+    return ExitStatus.OK  # it had ended just then
 
 
 def _first_signal() -> asyncio.Future[signal.Signals]:
@@ -77,23 +80,22 @@ def _first_signal() -> asyncio.Future[signal.Signals]:
     return told
 
 
-async def _until_told(core: UploadCore, told: asyncio.Future[signal.Signals]) -> int:
-    passing = asyncio.create_task(_pass(core))
-    await asyncio.wait((passing, told), return_when=asyncio.FIRST_COMPLETED)
-    if passing.done():
-        return await passing
-    passing.cancel()
-    await asyncio.gather(passing, return_exceptions=True)
-    return 128 + told.result()
+async def _work(settings: Settings) -> int:
+    """Sweep and relay until cancelled."""
+    async with open_app(settings, waits=True) as app, in_background(app.core):
+        click.echo("uploadcore is working")
+        await asyncio.get_running_loop().create_future()
+    return ExitStatus.OK
 
 
-async def _pass(core: UploadCore) -> int:
+async def _pass(settings: Settings) -> int:
     """One pass of each; what it came to, on stdout.
 
     Raises:
         UploadCoreError: Database or store did not answer. What could be done without it is done.
     """
-    swept, relayed = await asyncio.gather(core.sweep(), core.relay(), return_exceptions=True)
+    async with open_app(settings) as app:
+        swept, relayed = await asyncio.gather(app.core.sweep(), app.core.relay(), return_exceptions=True)
     failed = False
     if isinstance(swept, SweepReport):
         click.echo(f"swept: {_told(dataclasses.asdict(swept))}")
