@@ -8,7 +8,8 @@ from uploadcore.errors import UploadCoreError
 from uploadcore.events import Event, EventType
 from uploadcore.file import Checksum, ChecksumAlgorithm, FileStatus, FileView, VerifiedBy, Visibility
 from uploadcore.plan import PartLedger, PartPlan, StoredPart, StoreLimits
-from uploadcore.ports import AdapterContext, Admission, SignedRequest, UploadRequest
+from uploadcore.ports import AdapterContext, Admission, Backlog, DeadLetter, SignedRequest, UploadRequest
+from uploadcore.relay import DeliveryReport, RelayReport
 from uploadcore.states import PartState, UploadState
 from uploadcore.upload import Strategy
 from uploadcore.views import Completion, FilePage, SignedPart, SweepReport, UploadPage, UploadParts, UploadView
@@ -16,10 +17,13 @@ from uploadcore.views import Completion, FilePage, SignedPart, SweepReport, Uplo
 __all__ = [
     "AdapterContext",
     "Admission",
+    "Backlog",
     "BlockingUploadCore",
     "Checksum",
     "ChecksumAlgorithm",
     "Completion",
+    "DeadLetter",
+    "DeliveryReport",
     "Event",
     "EventType",
     "FilePage",
@@ -28,6 +32,7 @@ __all__ = [
     "PartLedger",
     "PartPlan",
     "PartState",
+    "RelayReport",
     "SignedPart",
     "SignedRequest",
     "StaticPolicy",

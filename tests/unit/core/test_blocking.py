@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -71,6 +72,9 @@ def test_one_blob_from_first_to_last() -> None:
         file = core.files.update(done.file.id, owner="u", if_version=done.file.version, labels=["x"])
         assert core.files.find(owner="u", label="x").files == (file,)
         assert core.relay().numbered == 1
+        assert core.events.backlog() == ()
+        assert core.events.dead_letters() == ()
+        assert core.events.replay(destination="gone") == core.events.discard(destination="gone") == 0
         assert core.files.delete(done.file.id, owner="u").status is FileStatus.DELETED
         other = core.uploads.initiate(owner="u", filename="b", size=1)
         assert core.uploads.abort(other.id, owner="u").state is UploadState.ABORTED
@@ -89,6 +93,20 @@ def test_many_threads_call_at_once() -> None:
             ids = set(threads.map(begin, range(16)))
         assert len(ids) == 16
         assert {upload.id for upload in core.uploads.find(owner="u").uploads} == ids
+
+
+def test_the_background_runs_until_something_ends_it() -> None:
+    class Ending(MemoryDatabase):
+        async def events_written(self, timeout: timedelta) -> None:  # noqa: ASYNC109 - as the port has it
+            raise KeyError("a defect")
+
+    with BlockingUploadCore(store=MemoryObjectStore(), database=Ending()) as core:
+        aborted = core.uploads.abort(core.uploads.initiate(owner="u", filename="a", size=1).id, owner="u")
+        with pytest.raises(ExceptionGroup) as ended:
+            core.run_background()
+        assert aborted.state is UploadState.ABORTED
+        assert ended.group_contains(KeyError)
+        assert core.relay().numbered == 0, "it was numbered before"
 
 
 def test_errors_come_as_they_are() -> None:

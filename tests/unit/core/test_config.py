@@ -20,6 +20,7 @@ from uploadcore import UploadConfig
         ({"upload_lifetime": timedelta(0)}, "upload_lifetime"),
         ({"cache_ttl": timedelta(0)}, "cache_ttl"),
         ({"file_cache_ttl": timedelta(0)}, "file_cache_ttl"),
+        ({"delivery_attempts": 0}, "delivery_attempts"),
         ({"key_prefix": ""}, "key_prefix"),
         ({"key_prefix": "/uploads"}, "key_prefix"),
         ({"key_prefix": "uploads/"}, "key_prefix"),
