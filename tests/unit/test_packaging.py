@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FOLDERS = [ROOT / "src", ROOT / "src" / "adapters", ROOT / "src" / "entrypoints"]
 PACKAGES = sorted(init.parent for folder in FOLDERS for init in folder.glob("*/__init__.py"))
-GROUPS = ["uploadcore.stores", "uploadcore.databases", "uploadcore.caches"]
+GROUPS = ["uploadcore.stores", "uploadcore.databases", "uploadcore.caches", "uploadcore.publishers"]
 
 
 def pyproject() -> dict[str, Any]:

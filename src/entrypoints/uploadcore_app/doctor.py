@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 
 from uploadcore.clocks import clock_offset
 from uploadcore.diagnosis import Diagnosable, Finding, Needs, Verdict
 from uploadcore.errors import UploadCoreError
-from uploadcore.ports import Cache, Database, ObjectStore
+from uploadcore.ports import Cache, Database, EventPublisher, ObjectStore
 from uploadcore_app.composition import Container
 from uploadcore_app.errors import ConfigurationError
 from uploadcore_app.settings import Settings
@@ -22,7 +23,7 @@ CLOCK_TO_MEND = timedelta(minutes=1)
 async def examine(
     settings: Settings, *, apply: bool = False, container: Container | None = None
 ) -> AsyncIterator[Finding]:
-    """Every finding on store, database and cache, as it is made.
+    """Every finding on store, database, cache and the events' destinations, as it is made.
 
     Args:
         settings: The configuration to examine.
@@ -38,6 +39,7 @@ async def examine(
         ("store", lambda: _store(container.store(), needs, apply=apply)),
         ("database", lambda: _database(container.database())),
         ("cache", lambda: _cache(container.cache())),
+        ("events", lambda: _events(container.publishers(), needs, apply=apply)),
     )
     for port, look in looks:
         try:
@@ -111,3 +113,14 @@ async def _cache(cache: Cache | None) -> AsyncIterator[Finding]:
             )
     finally:
         await cache.close()
+
+
+async def _events(publishers: Mapping[str, EventPublisher], needs: Needs, *, apply: bool) -> AsyncIterator[Finding]:
+    for name, publisher in publishers.items():
+        try:
+            await publisher.open()
+            if isinstance(publisher, Diagnosable):
+                async for finding in publisher.diagnose(needs, apply=apply):
+                    yield replace(finding, check=f"events.{name}.{finding.check}")
+        finally:
+            await publisher.close()

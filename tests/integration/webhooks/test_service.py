@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 
 from tests.integration.webhooks.conftest import SECRET
 from tests.integration.webhooks.receiving import Receiver
-from uploadcore_app import Container, load_settings
+from uploadcore.diagnosis import Verdict
+from uploadcore_app import Container, examine, load_settings
 from uploadcore_http.application import Running, create_app
 
 
@@ -36,3 +38,34 @@ async def test_a_service_delivers_by_itself_unless_told_not_to(receiver: Receive
     [got] = receiver.received
     told = json.loads(got.body)
     assert (told["subject"], told["source"]) == (upload.id, "https://uploads.example.com")
+
+
+async def test_the_doctor_looks_at_each_destination_by_itself_and_sends_nothing(receiver: Receiver) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        nobody = listener.getsockname()[1]
+    settings = load_settings(
+        storage="memory://",
+        database="memory://",
+        events=f"gone=redis://:hunter2@127.0.0.1:{nobody}/0 crm=http://127.0.0.1:{receiver.port}/#secret={SECRET}&allow=127.0.0.1",
+    )
+
+    found = {finding.check: finding async for finding in examine(settings) if finding.check.startswith("events")}
+
+    assert {check: finding.verdict for check, finding in found.items()} == {
+        "events.gone.reachable": Verdict.FAILED,
+        "events.crm.reachable": Verdict.OK,
+    }
+    assert "hunter2" not in str(found)
+    assert (receiver.connections, receiver.received) == (1, [])
+
+
+async def test_the_doctor_says_which_destination_can_not_be_used_and_shows_no_secret() -> None:
+    settings = load_settings(
+        storage="memory://", database="memory://", events=f"crm=http://crm.example.com#secret={SECRET}"
+    )
+
+    [found] = [finding async for finding in examine(settings) if finding.check.startswith("events")]
+
+    assert (found.check, found.verdict) == ("events.configuration", Verdict.FAILED)
+    assert found.message.startswith("UPLOADCORE_EVENTS, crm: http://crm.example.com: events go by https")
+    assert SECRET not in str(found)
