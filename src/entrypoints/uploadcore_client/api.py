@@ -19,6 +19,7 @@ from uploadcore_client.cancellation import Cancellation
 from uploadcore_client.connection import Connection, Timeouts, retry_after_of
 from uploadcore_client.errors import ServerUnreachableError, UnauthenticatedError, UnexpectedAnswerError
 from uploadcore_client.retry import RetryBudget, RetryPolicy, TransientError
+from uploadcore_client.tracing import call_name, span, tell_status, trace_headers
 from uploadcore_client.wire import Arrived, File, Listing, SignedPart, Upload
 
 __all__ = ["Api", "Session", "to_error"]
@@ -116,7 +117,13 @@ class Api:
             TransientError: Another try may succeed.
             UploadCoreError: It may not; the error has the answer's code.
         """
-        sent = {**self._headers, **headers}
+        with span(call_name(method, path), is_call=True):
+            return self._exchanged(method, path, body, headers, cancellation)
+
+    def _exchanged(
+        self, method: str, path: str, body: Any, headers: Mapping[str, str], cancellation: Cancellation
+    ) -> _Reply:
+        sent = {**self._headers, **headers, **trace_headers()}
         content = None
         if body is not None:
             content = json.dumps(body).encode()
@@ -129,6 +136,7 @@ class Api:
                 if isinstance(exc.error, ServerUnreachableError) and exc.error.refused and not self._has_answered:
                     raise exc.error from exc
                 raise
+        tell_status(answer.status)
         self._has_answered = True
         document = _document(received)
         if answer.status < 400:

@@ -18,6 +18,7 @@ from uploadcore_client.downloading import Downloading
 from uploadcore_client.journal import Journals, state_directory
 from uploadcore_client.progress import Progress, ProgressCallback
 from uploadcore_client.retry import RetryBudget, RetryPolicy
+from uploadcore_client.tracing import span
 from uploadcore_client.transfer import Wiring
 from uploadcore_client.uploading import Uploading, Wish
 from uploadcore_client.wire import File, Upload
@@ -131,7 +132,8 @@ class Client:
             file_id=file_id,
             checksum=checksum,
         )
-        return Uploading(self._session(cancellation), self._journals, self._wiring).run(Path(path), wish, progress)
+        with span("uploadcore upload"):
+            return Uploading(self._session(cancellation), self._journals, self._wiring).run(Path(path), wish, progress)
 
     def resume(
         self,
@@ -162,7 +164,8 @@ class Client:
             )
         wish = Wish.of(Path(path), filename=None, content_type=None)
         uploading = Uploading(self._session(cancellation), self._journals, self._wiring)
-        return uploading.run(Path(path), wish, progress, upload_id=upload_id)
+        with span("uploadcore upload"):
+            return uploading.run(Path(path), wish, progress, upload_id=upload_id)
 
     def unfinished(self) -> list[tuple[str, Path]]:
         """`(upload id, path)` of the uploads to this service that calls on this machine have left unfinished, newest first."""
@@ -233,7 +236,8 @@ class Client:
             UploadCoreError: As in `upload`.
         """
         downloading = Downloading(self._session(cancellation), self._wiring)
-        return downloading.run(file_id, None if target is None else Path(target), progress, replace=replace)[1]
+        with span("uploadcore download"):
+            return downloading.run(file_id, None if target is None else Path(target), progress, replace=replace)[1]
 
     def close(self) -> None:
         """Close idle connections. Idempotent."""

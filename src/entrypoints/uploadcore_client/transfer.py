@@ -37,6 +37,7 @@ from uploadcore_client.retry import TransientError
 from uploadcore_client.rounds import PartBody, Round
 from uploadcore_client.signing import SignedUrls, batch_size
 from uploadcore_client.source import SourceFile
+from uploadcore_client.tracing import carried, span, tell_status
 from uploadcore_client.wire import File, Upload
 
 __all__ = ["Transfer", "Wiring"]
@@ -264,7 +265,7 @@ class Transfer:
         stage = Round(part_numbers)
         self.urls.plan(number for number in part_numbers if number not in self._unread)
         threads = [
-            threading.Thread(target=self._work, args=(stage,), name=f"uploadcore-part-{index}", daemon=True)
+            threading.Thread(target=carried(self._work), args=(stage,), name=f"uploadcore-part-{index}", daemon=True)
             for index in range(min(self._wiring.parallel, len(part_numbers)))
         ]
         stage.threads.extend(threads)
@@ -325,6 +326,7 @@ class Transfer:
     def _send_part(self, number: int, view: memoryview, connection: Connection, stage: Round) -> None:
         part = self._table.part(number)
         tries = signings = 0
+        told: dict[str, str | int] = {"uploadcore.upload_id": self._upload.id, "uploadcore.part_number": number}
 
         def attempt() -> None:
             nonlocal tries, signings
@@ -336,7 +338,9 @@ class Transfer:
             self.meter.starts(number, part.length or 0, first_try=tries == 1)
             body = self._body(number, view, stage)
             try:
-                answer = connection.put(signed.url, _headers(signed.headers, part), body)
+                with span("uploadcore part", told, is_call=True):
+                    answer = connection.put(signed.url, _headers(signed.headers, part), body)
+                    tell_status(answer.status)
             except BaseException:
                 self._back(number, PartInput.INTERRUPTED)
                 raise
