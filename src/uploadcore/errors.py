@@ -201,8 +201,10 @@ class DatabaseUnavailableError(UploadCoreError):
 
     code = "database_unavailable"
 
-    def __init__(self, message: str, *, is_away: bool = False) -> None:
-        super().__init__(message)
+    def __init__(
+        self, message: str, *, is_away: bool = False, upload_id: str | None = None, file_id: str | None = None
+    ) -> None:
+        super().__init__(message, upload_id=upload_id, file_id=file_id)
         self.is_away = is_away
 
 
