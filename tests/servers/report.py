@@ -23,7 +23,11 @@ FIXTURES = {
 }
 """What each contract's fixture is called that gives the adapter."""
 
-WITHOUT_SERVER = {"FilesystemObjectStore": "a folder", "SqlDatabase": f"SQLite {sqlite3.sqlite_version}"}
+WITHOUT_SERVER = {
+    "FilesystemObjectStore": "a folder",
+    "SqlDatabase": f"SQLite {sqlite3.sqlite_version}",
+    "WebhookPublisher": "a receiver",
+}
 IN_PROCESS = "none, in memory"
 
 

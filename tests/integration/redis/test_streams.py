@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
+from uuid import uuid4
 
 import pytest
 
@@ -19,7 +20,8 @@ from uploadcore import UploadCore
 from uploadcore.diagnosis import Finding, Needs, Verdict
 from uploadcore.errors import DeliveryError, InvalidRequestError
 from uploadcore.events import Event, EventType
-from uploadcore.ports import AdapterContext
+from uploadcore.ports import AdapterContext, EventPublisher
+from uploadcore.testing import EventPublisherContract
 from uploadcore_memory import MemoryDatabase, MemoryObjectStore
 from uploadcore_redis import RedisStreamPublisher, publisher_from_url
 
@@ -66,6 +68,16 @@ def entries(server: RedisServer, stream: str = "uploads") -> list[dict[bytes, by
     with Server(server).client() as client:
         found: Any = client.xrange(stream)
     return [fields for _, fields in found]
+
+
+class TestRedisStreamPublisher(EventPublisherContract):
+    @pytest.fixture
+    async def publisher(self, redis_server: RedisServer, publishing: PublisherFactory) -> RedisStreamPublisher:
+        self.server, self.stream = redis_server, f"contract-{uuid4().hex}"
+        return await publishing(f"{redis_server.url}#stream={self.stream}")
+
+    async def arrived(self, publisher: EventPublisher) -> list[str]:
+        return [json.loads(entry[b"event"])["id"] for entry in entries(self.server, self.stream)]
 
 
 async def test_an_entry_has_the_event_and_what_to_sort_it_by(

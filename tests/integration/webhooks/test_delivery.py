@@ -14,7 +14,19 @@ from standardwebhooks.exceptions import WebhookVerificationError
 from tests.integration.webhooks.conftest import SECRET, SOURCE, PublisherFactory, event, secret
 from tests.integration.webhooks.receiving import Receiver, hang_up, status
 from uploadcore.errors import DeliveryError, UndeliverableError
+from uploadcore.ports import EventPublisher
+from uploadcore.testing import EventPublisherContract
 from uploadcore_webhooks import WebhookPublisher
+
+
+class TestWebhookPublisher(EventPublisherContract):
+    @pytest.fixture
+    def publisher(self, receiver: Receiver, publisher: WebhookPublisher) -> WebhookPublisher:
+        self.receiver = receiver
+        return publisher
+
+    async def arrived(self, publisher: EventPublisher) -> list[str]:
+        return [json.loads(got.body)["id"] for got in self.receiver.received]
 
 
 async def test_the_signature_is_the_schemes_and_covers_the_body(
