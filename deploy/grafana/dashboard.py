@@ -228,6 +228,11 @@ ROWS = [
                 "bargauge",
             ),
             Panel(
+                "Removed from the store",
+                {"bytes": "sum(rate(uploadcore_swept_bytes_total{}[$__rate_interval]))"},
+                "Bps",
+            ),
+            Panel(
                 "Since a pass ended well",
                 {"anywhere": "time() - max(uploadcore_sweep_last_success_timestamp_seconds{})"},
                 "s",

@@ -174,5 +174,5 @@ class UploadCore:
             try:
                 more = (await self.sweep()).more
             except UploadCoreError as exc:
-                log.warning("sweep failed: %s", exc.message)
+                log.warning("sweep failed: %s", exc.message, extra={"code": exc.code})
             await self._clock.sleep(BUSY_PAUSE if more else self.config.sweep_interval.total_seconds())

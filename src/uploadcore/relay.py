@@ -241,7 +241,13 @@ class Relay:
         # Ours are written to be read; anybody else's may name a URL with a secret in it.
         error = exc.message[:LONGEST_ERROR] if isinstance(exc, UploadCoreError) else type(exc).__name__
         event, destination = delivery.event, delivery.destination
-        told = {"event_id": event.id, "upload_id": event.upload_id, "destination": destination}
+        told = {
+            "event_id": event.id,
+            "upload_id": event.upload_id,
+            "file_id": event.file_id,
+            "destination": destination,
+            "attempt": delivery.attempt,
+        }
         if retry is None:
             log.error(
                 "event %s: a dead letter at %s after %d attempts: %s",
@@ -271,7 +277,7 @@ class Relay:
             try:
                 numbered = await self.number()
             except UploadCoreError as exc:
-                log.warning("relay failed: %s", exc.message)
+                log.warning("relay failed: %s", exc.message, extra={"code": exc.code})
             if numbered:
                 for wake in self._wakes.values():
                     wake.set()
@@ -284,7 +290,8 @@ class Relay:
             try:
                 report = await self.deliver(destination)
             except UploadCoreError as exc:
-                log.warning("relay to %s failed: %s", destination, exc.message, extra={"destination": destination})
+                told = {"destination": destination, "code": exc.code}
+                log.warning("relay to %s failed: %s", destination, exc.message, extra=told)
             if not report.more:
                 await woken(self._wakes[destination], self._clock, self._config.relay_interval)
             elif not report.delivered:

@@ -170,7 +170,7 @@ class UploadSteps(Cleaning):
         except NoSuchMultipartError:
             return False
         except StoreUnavailableError:
-            log.info("upload %s: completion is in doubt, looking", upload.id)
+            log.info("upload %s: completion is in doubt, looking", upload.id, extra={"upload_id": upload.id})
         except ChecksumMismatchError as exc:
             await self._advance(held, Upload.assembly_rejected)
             raise ChecksumMismatchError(
@@ -219,7 +219,9 @@ class UploadSteps(Cleaning):
             return await self._advance(held, Upload.lease_given_up)
         async with held.lock:
             held.upload = await self.reopen(held.upload)
-        log.warning("upload %s: the store lost it; reopened, all parts missing", upload.id)
+        log.warning(
+            "upload %s: the store lost it; reopened, all parts missing", upload.id, extra={"upload_id": upload.id}
+        )
         return held.upload
 
     async def _give_up(self, held: _Held) -> Upload:

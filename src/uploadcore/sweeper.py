@@ -131,16 +131,17 @@ class Sweeper:
     ) -> None:
         """Do it, and count it as what it came to: one failure stops no other."""
         freed = Freed()
+        told = {"file_id" if isinstance(doing, FileStatus) else "upload_id": name, "state": str(doing)}
         async with self._slots:
             try:
                 kind = await work(freed)
             except VersionConflictError:
                 return  # another instance did it
             except UploadCoreError as exc:
-                log.warning("sweep: %s (%s): %s", name, doing, exc.message, extra={"upload_id": name})
+                log.warning("sweep: %s (%s): %s", name, doing, exc.message, extra={**told, "code": exc.code})
                 kind = "failed"
             except Exception:
-                log.exception("sweep: %s (%s): a defect", name, doing, extra={"upload_id": name})
+                log.exception("sweep: %s (%s): a defect", name, doing, extra=told)
                 kind = "failed"
         self._account.count(kind, self._age(since))
         self._account.freed.add(freed)
@@ -211,7 +212,7 @@ class Sweeper:
         try:
             orphans, has_more = await self._orphans.due()
         except UploadCoreError as exc:
-            log.warning("sweep: looking for orphans failed: %s", exc.message)
+            log.warning("sweep: looking for orphans failed: %s", exc.message, extra={"code": exc.code})
             self._account.count("failed")
             return
         self._account.has_more |= has_more
@@ -234,7 +235,7 @@ class Sweeper:
                         older_than=self._config.events_kept, dead_older_than=self._config.dead_letters_kept
                     )
             except UploadCoreError as exc:
-                log.warning("sweep: dropping old records failed: %s", exc.message)
+                log.warning("sweep: dropping old records failed: %s", exc.message, extra={"code": exc.code})
                 self._account.count("failed")
                 return
             if not purged:
@@ -259,7 +260,7 @@ class Sweeper:
                 self._look(account, None, partial(self._would_abort, orphan)) for orphan in await self._orphans.all()
             ]
         except UploadCoreError as exc:
-            log.warning("sweep: looking for orphans failed: %s", exc.message)
+            log.warning("sweep: looking for orphans failed: %s", exc.message, extra={"code": exc.code})
             account.count("failed")
         await asyncio.gather(*looks)
         return account.report(more=MOST_COUNTED in {len(uploads), len(files)})

@@ -163,7 +163,10 @@ def _of_core(tally: Tally) -> Iterator[Metric]:
         "uploadcore_swept",
         "What the sweeper did.",
         ("what",),
-        (((what,), count) for what, count in tally.swept.copy().items()),
+        (((what,), count) for what, count in tally.swept.copy().items() if what != "bytes"),
+    )
+    yield CounterMetricFamily(
+        "uploadcore_swept_bytes", "Bytes of parts and objects it removed from the store.", value=tally.swept["bytes"]
     )
     if tally.swept_at is not None:
         yield _gauge(
