@@ -258,7 +258,12 @@ class RedisCache:
         if kind not in self._warned:
             self._warned[kind] = True
             reason = reason_of(exc)
-            log.warning("the cache %s does not answer: %s; the database does its work meanwhile", self._url, reason)
+            log.warning(
+                "the cache %s does not answer: %s; the database does its work meanwhile",
+                self._url,
+                reason,
+                extra={"reason": reason},
+            )
 
     def _chosen(self, name: str, argument: Any, default: Any) -> Any:
         """The argument, or else the URL's option, or else the default."""

@@ -175,7 +175,7 @@ async def _once_its_database_is_there(core: UploadCore) -> AsyncIterator[None]:
             except DatabaseUnavailableError as exc:
                 if not exc.is_away:
                     raise
-                log.warning("waiting for the database: %s", exc.message)
+                log.warning("waiting for the database: %s", exc.message, extra={"code": exc.code})
             else:
                 yield
                 return

@@ -207,7 +207,7 @@ class _Service:
         number = self._received[0]
         is_balanced = number == signal.SIGTERM and self._running.lifecycle.is_started
         delay = 0.0 if not is_balanced else self._settings.drain_delay.total_seconds()
-        log.info("draining after %s: serving for %s s more", number.name, delay)
+        log.info("draining after %s: serving for %s s more", number.name, delay, extra={"signal": number.name})
         self._running.lifecycle.is_draining = True
         await asyncio.sleep(delay)
         self._server.should_exit = True

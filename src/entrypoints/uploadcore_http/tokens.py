@@ -118,7 +118,8 @@ class JwksKeys:
                 self._keys = await asyncio.to_thread(self._client.get_signing_keys)
                 self._fetched_at = self._tried_at
             except jwt.PyJWTError as exc:
-                log.warning("the issuer's keys were not fetched: %s", type(exc).__name__)
+                reason = type(exc).__name__
+                log.warning("the issuer's keys were not fetched: %s", reason, extra={"reason": reason})
 
 
 class JwtAuthenticator:
