@@ -32,14 +32,28 @@ def run(*arguments: str) -> Result:
 def test_help_lists_every_command_and_every_exit_status() -> None:
     shown = run("--help").stdout
 
-    for command in ("serve", "upload", "ls", "resume", "abort", "get", "token", "sweep", "migrate", "demo"):
+    for command in (
+        "serve",
+        "upload",
+        "ls",
+        "resume",
+        "abort",
+        "get",
+        "token",
+        "sweep",
+        "worker",
+        "events",
+        "migrate",
+        "demo",
+    ):
         assert f"\n  {command} " in shown
     for status in ("0  done", "4  no server answers", "8  no room left", "130  Ctrl-C"):
         assert status in shown
 
 
 @pytest.mark.parametrize(
-    "command", ["serve", "upload", "ls", "resume", "abort", "get", "token", "sweep", "migrate", "demo"]
+    "command",
+    ["serve", "upload", "ls", "resume", "abort", "get", "token", "sweep", "worker", "events", "migrate", "demo"],
 )
 def test_every_command_has_help(command: str) -> None:
     result = run(command, "--help")

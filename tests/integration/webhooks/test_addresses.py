@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Sequence
 from typing import Any
@@ -194,3 +195,17 @@ async def test_a_name_that_leads_nowhere_is_no_delivery(publisher_for: Publisher
         publisher = await publisher_for(url, **options)
         with pytest.raises(DeliveryError, match=r"leads nowhere|no address"):
             await publisher.publish(event())
+
+
+async def test_a_name_server_that_is_silent_keeps_a_delivery_no_longer_than_it_may_take(
+    publisher_for: PublisherFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent(host: str, port: int) -> Sequence[str]:
+        await asyncio.Event().wait()
+        return []
+
+    monkeypatch.setattr("uploadcore_webhooks.publisher.CONNECT_TIMEOUT", 0.05)
+    publisher = await publisher_for(f"https://hooks.example.com/#secret={SECRET}", resolver=silent)
+
+    with pytest.raises(DeliveryError, match="no name server answered in time"):
+        await publisher.publish(event())
