@@ -19,7 +19,7 @@ from uploadcore_cli.display import duration, size
 from uploadcore_cli.failures import CommandError, ExitStatus
 from uploadcore_http.server import serve as serve_until_signalled
 
-__all__ = ["serve", "settings_from", "sweep", "token"]
+__all__ = ["DATA_DIR", "SWEPT", "serve", "settings_from", "sweep", "token"]
 
 DATA_DIR = click.option(
     "--data-dir",
@@ -107,7 +107,7 @@ def sweep(*, dry_run: bool, as_json: bool, **given: Any) -> None:
     if as_json:
         click.echo(json.dumps({"dry_run": dry_run, **account}))
         return
-    lines = [(what.replace("_", " "), str(account[what])) for what in _DONE if account[what]]
+    lines = [(what.replace("_", " "), str(account[what])) for what in SWEPT if account[what]]
     if not lines:
         click.echo("nothing to do")
         return
@@ -121,7 +121,7 @@ def sweep(*, dry_run: bool, as_json: bool, **given: Any) -> None:
         click.echo("there is more than was counted")
 
 
-_DONE = (
+SWEPT = (
     "expired",
     "opened",
     "settled",
