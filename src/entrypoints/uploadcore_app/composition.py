@@ -125,6 +125,7 @@ class App:
 
     settings: Settings
     core: UploadCore
+    measurements: Measurements
 
 
 @asynccontextmanager
@@ -163,7 +164,7 @@ async def open_app(
             await stack.enter_async_context(_once_its_database_is_there(core) if waits else core)
         except (StoreUnavailableError, DatabaseUnavailableError) as exc:
             raise ConfigurationError(f"can't start: {exc.message}") from exc
-        yield App(settings=settings, core=core)
+        yield App(settings=settings, core=core, measurements=container.measurements())
 
 
 @asynccontextmanager

@@ -77,6 +77,7 @@ class Settings(BaseSettings):
         auth_jwt_audience: What `aud` must name.
         auth_jwt_issuer: What `iss` must be.
         metrics_token: Bearer token for `/metrics` from elsewhere than loopback.
+        metrics_port: Where a worker answers `/metrics`; by default nowhere.
         cors_origins: Origins of browser applications.
         max_in_flight: Requests served at a time, beyond which the answer is 503.
         rate_limit: How often one owner may ask the API, such as `100/second`; any number of times by default.
@@ -117,6 +118,7 @@ class Settings(BaseSettings):
     auth_jwt_audience: str = Field(default="uploadcore", min_length=1)
     auth_jwt_issuer: str = Field(default="uploadcore", min_length=1)
     metrics_token: SecretStr | None = Field(default=None, min_length=16)
+    metrics_port: int | None = Field(default=None, ge=1, le=65535)
     cors_origins: Words = ()
     max_in_flight: int = Field(default=1_000, ge=1)
     rate_limit: str | None = None

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -17,9 +17,10 @@ from uploadcore.relay import RelayReport
 from uploadcore.views import SweepReport
 from uploadcore_app import ConfigurationError, Settings, misspelled, open_app
 from uploadcore_cli.failures import CommandError, ExitStatus
-from uploadcore_cli.service import DATA_DIR, settings_from
+from uploadcore_cli.service import DATA_DIR, SWEPT, settings_from
 from uploadcore_http.background import in_background
 from uploadcore_http.logs import configure_logging
+from uploadcore_http.scraping import metrics_served
 
 __all__ = ["worker"]
 
@@ -82,7 +83,7 @@ def _first_signal() -> asyncio.Future[signal.Signals]:
 
 async def _work(settings: Settings) -> int:
     """Sweep and relay until cancelled."""
-    async with open_app(settings, waits=True) as app, in_background(app.core):
+    async with open_app(settings, waits=True) as app, metrics_served(app), in_background(app.core):
         click.echo("uploadcore is working")
         await asyncio.get_running_loop().create_future()
     return ExitStatus.OK
@@ -98,11 +99,10 @@ async def _pass(settings: Settings) -> int:
         swept, relayed = await asyncio.gather(app.core.sweep(), app.core.relay(), return_exceptions=True)
     failed = False
     if isinstance(swept, SweepReport):
-        click.echo(f"swept: {_told(dataclasses.asdict(swept))}")
+        click.echo(f"swept: {_told(swept, SWEPT)}")
         failed |= bool(swept.failed)
     if isinstance(relayed, RelayReport):
-        counts = {name: getattr(relayed, name) for name in ("numbered", "delivered", "failed", "dead", "more")}
-        click.echo(f"relayed: {_told(counts)}")
+        click.echo(f"relayed: {_told(relayed, ('numbered', 'delivered', 'failed', 'dead'))}")
         failed |= bool(relayed.failed or relayed.dead)
     for outcome in (swept, relayed):
         if isinstance(outcome, BaseException):
@@ -110,7 +110,6 @@ async def _pass(settings: Settings) -> int:
     return ExitStatus.FAILED if failed else ExitStatus.OK
 
 
-def _told(counts: dict[str, Any]) -> str:
-    more = counts.pop("more")
-    told = [f"{what.replace('_', ' ')} {count}" for what, count in counts.items() if count]
-    return f"{', '.join(told) or 'nothing to do'}{'; there is more' if more else ''}"
+def _told(report: SweepReport | RelayReport, names: Sequence[str]) -> str:
+    told = [f"{name.replace('_', ' ')} {getattr(report, name)}" for name in names if getattr(report, name)]
+    return f"{', '.join(told) or 'nothing to do'}{'; there is more' if report.more else ''}"

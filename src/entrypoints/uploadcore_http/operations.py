@@ -7,6 +7,7 @@ import hmac
 import time
 from collections.abc import Awaitable, Mapping
 from datetime import timedelta
+from typing import Any
 
 import msgspec
 from litestar import get
@@ -128,15 +129,15 @@ class MetricsAccess:
         """Without a token, this machine only."""
         self._token = None if token is None else token.encode()
 
-    def check(self, request: ApiRequest) -> None:
+    def check(self, scope: Mapping[str, Any]) -> None:
         """Let this request pass.
 
         Raises:
             ForbiddenError: It comes from elsewhere, or through a proxy, and has not the token.
         """
-        if is_direct_loopback(request.scope):
+        if is_direct_loopback(scope):
             return
-        token = bearer_token(request.scope["headers"])
+        token = bearer_token(scope["headers"])
         if self._token is None or token is None or not hmac.compare_digest(token, self._token):
             raise ForbiddenError("metrics are for this machine, or for the token in UPLOADCORE_METRICS_TOKEN")
 
@@ -195,7 +196,7 @@ async def metrics_text(
     request: ApiRequest, metrics: NamedDependency[Metrics], metrics_access: NamedDependency[MetricsAccess]
 ) -> BytesResponse:
     """What Prometheus scrapes."""
-    metrics_access.check(request)
+    metrics_access.check(request.scope)
     body, media_type = await metrics.scraped(request.header(b"accept") or "")
     return BytesResponse(body, 200, media_type)
 
