@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
+import redis
 
+from tests.servers.redis import RedisServer
 from tests.servers.s3 import S3Server
 
-__all__ = ["Books", "Violation", "read_books", "violations"]
+__all__ = ["EVENTS_DB", "RESTLESS", "Books", "Violation", "read_books", "read_stream", "unrest", "violations"]
 
 OPEN = ("pending", "uploading", "completing", "aborting")
 RESTLESS = ("pending", "completing", "aborting")
@@ -25,6 +28,8 @@ ENDED = {
 }
 """The event that tells of each end."""
 MARKER = ".installation"
+EVENTS_DB = 1
+"""Number of Redis' database with the streams of events: not the cache's, which may be flushed."""
 TIMEOUT = 30.0
 
 
@@ -40,6 +45,9 @@ class Books:
         uploads: Rows, by id.
         files: Rows, by id.
         events: How often each type was written for each upload or, of deletions, file.
+        event_ids: Of all that were written, in the order of their public positions; by upload.
+        arrived: Of those that reached their destination, in the order they did; by upload. Once each: a second time is allowed.
+        undelivered: How many wait.
         quotas: Open uploads and bytes in flight, by owner.
         objects: Sizes, by key, under our prefix.
         multiparts: Key and storage upload id of each open multipart upload under our prefix.
@@ -49,6 +57,9 @@ class Books:
     files: dict[str, Any]
     events: Counter[tuple[str, str]]
     quotas: dict[str, tuple[int, int]]
+    undelivered: int = 0
+    event_ids: dict[str, list[str]] = field(default_factory=dict)
+    arrived: dict[str, list[str]] = field(default_factory=dict)
     objects: dict[str, int] = field(default_factory=dict)
     multiparts: set[tuple[str, str]] = field(default_factory=set)
     prefix: str = ""
@@ -61,9 +72,23 @@ class Books:
     @property
     def is_quiet(self) -> bool:
         """Whether nobody is in the middle of anything."""
-        return not any(self.states[state] for state in RESTLESS) and not any(
-            row["status"] == "deleting" for row in self.files.values()
-        )
+        return not self.undelivered and not _unrest(self)
+
+
+UNREST = """
+    SELECT state AS what, count(*) FROM uploadcore_uploads WHERE state IN ('pending', 'completing', 'aborting') GROUP BY state
+    UNION ALL SELECT 'deleting', count(*) FROM uploadcore_files WHERE status = 'deleting' HAVING count(*) > 0
+    UNION ALL SELECT 'undelivered', count(*) FROM uploadcore_events WHERE delivered_at IS NULL HAVING count(*) > 0
+"""
+
+
+async def unrest(database: str) -> Counter[str]:
+    """How much is in the middle of something: uploads by state, files being deleted, events that wait. Empty when all is quiet."""
+    connection = await asyncpg.connect(database, timeout=TIMEOUT, command_timeout=TIMEOUT)
+    try:
+        return Counter({row["what"]: row["count"] for row in await connection.fetch(UNREST)})
+    finally:
+        await connection.close()
 
 
 async def read_books(database: str, store: S3Server | None = None, bucket: str = "") -> Books:
@@ -74,7 +99,7 @@ async def read_books(database: str, store: S3Server | None = None, bucket: str =
             [installation] = await connection.fetch("SELECT id FROM uploadcore_installation")
             uploads = await connection.fetch("SELECT * FROM uploadcore_uploads")
             files = await connection.fetch("SELECT * FROM uploadcore_files")
-            events = await connection.fetch("SELECT type, upload_id, file_id FROM uploadcore_events")
+            events = await connection.fetch("SELECT * FROM uploadcore_events ORDER BY sequence NULLS LAST, position")
             quotas = await connection.fetch("SELECT owner, open_uploads, bytes_in_flight FROM uploadcore_quotas")
     finally:
         await connection.close()
@@ -85,11 +110,25 @@ async def read_books(database: str, store: S3Server | None = None, bucket: str =
             (row["type"], row["file_id"] if row["type"].startswith("file.") else row["upload_id"]) for row in events
         ),
         quotas={row["owner"]: (row["open_uploads"], row["bytes_in_flight"]) for row in quotas},
+        undelivered=sum(row["delivered_at"] is None for row in events),
         prefix=f"uploads/{installation['id']}/",
     )
+    for row in events:
+        books.event_ids.setdefault(row["upload_id"], []).append(row["id"])
     if store is not None:
         await asyncio.to_thread(_list_store, books, store, bucket)
     return books
+
+
+def read_stream(books: Books, server: RedisServer, stream: str) -> None:
+    """What has reached the stream."""
+    seen: set[str] = set()
+    with contextlib.closing(redis.Redis(port=server.port, db=EVENTS_DB, decode_responses=True)) as client:
+        entries: Any = client.xrange(stream)
+        for _, entry in entries:
+            if entry["id"] not in seen:
+                seen.add(entry["id"])
+                books.arrived.setdefault(json.loads(entry["event"])["subject"], []).append(entry["id"])
 
 
 def _list_store(books: Books, store: S3Server, bucket: str) -> None:
@@ -115,6 +154,7 @@ def violations(books: Books, *, completed: Iterable[str] = (), no_multiparts: bo
         *_objects(books),
         *_events(books),
         *_quotas(books),
+        *_deliveries(books),
         *(_multiparts(books) if no_multiparts else ()),
         *(
             f"upload {upload_id} was acknowledged and is {books.uploads[upload_id]['state'] if upload_id in books.uploads else 'gone'}"
@@ -167,6 +207,18 @@ def _events(books: Books) -> list[str]:
         f"{event} of {name}: {told.get((event, name), 0)} events, not {expected[event, name]}"
         for event, name in sorted(expected.keys() | told.keys())
         if told.get((event, name), 0) != expected[event, name]
+    ]
+
+
+def _deliveries(books: Books) -> list[str]:
+    """In order per upload, none missing, none invented; where a destination's stream was read."""
+    waiting = [f"{books.undelivered} events are not delivered"] if books.undelivered else []
+    if not books.arrived:
+        return waiting
+    return waiting + [
+        f"events of upload {upload_id} arrived as {books.arrived.get(upload_id, [])}, written were {books.event_ids.get(upload_id, [])}"
+        for upload_id in sorted(books.event_ids.keys() | books.arrived.keys())
+        if books.arrived.get(upload_id, []) != books.event_ids.get(upload_id, [])
     ]
 
 

@@ -23,7 +23,7 @@ __all__ = ["Balancer", "Fleet", "Instance", "stable_port", "until"]
 
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 45.0
-POLL = 0.02
+POLL = 0.05
 HEALTH_INTERVAL = 200
 """Milliseconds between two looks of the balancer at an instance's readiness."""
 
@@ -67,12 +67,12 @@ def stable_port() -> int:
             continue
 
 
-async def until(condition: Callable[[], bool], within: float, complaint: str) -> None:
-    """Look again and again until it holds; for `within` seconds."""
+async def until(condition: Callable[[], bool], within: float, complaint: str, *, told: Callable[[], str] = str) -> None:
+    """Look again and again until it holds, for `within` seconds; then complain, with what is told by then."""
     end = asyncio.get_running_loop().time() + within
     while not condition():
         if asyncio.get_running_loop().time() > end:
-            raise TimeoutError(complaint)
+            raise TimeoutError(f"{complaint} {told()[-2000:]}")
         await asyncio.sleep(POLL)
 
 
@@ -113,7 +113,7 @@ class Instance:
 
     async def ready(self) -> None:
         """Wait until it is ready."""
-        await until(self.is_ready, START_TIMEOUT, f"{self.name} does not get ready: {self.log_text()[-2000:]}")
+        await until(self.is_ready, START_TIMEOUT, f"{self.name} does not get ready:", told=self.log_text)
 
     def is_ready(self) -> bool:
         """Whether it says so."""
@@ -160,7 +160,7 @@ class Instance:
 
     async def ended(self) -> int:
         """Wait until its process has ended; its exit status."""
-        await until(lambda: not self.is_running, STOP_TIMEOUT, f"{self.name} does not end: {self.log_text()[-2000:]}")
+        await until(lambda: not self.is_running, STOP_TIMEOUT, f"{self.name} does not end:", told=self.log_text)
         assert self._process is not None
         return int(self._process.returncode)
 

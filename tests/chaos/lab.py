@@ -15,7 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-from tests.chaos.conservation import Books, Violation, read_books, violations
+from tests.chaos.conservation import EVENTS_DB, Books, Violation, read_books, read_stream, unrest, violations
 from tests.chaos.faults import ProxyLoop
 from tests.chaos.fleet import Balancer, Fleet, Instance
 from tests.chaos.http_proxy import HttpProxy
@@ -105,6 +105,7 @@ class World:
         database: The proxy before PostgreSQL.
         cache: The proxy before Redis.
         database_url: Of the database itself, past the proxy.
+        stream: Where its events go: a key in Redis, past the proxy too.
         public_endpoint: Where clients send parts to.
     """
 
@@ -120,6 +121,7 @@ class World:
         self.store = HttpProxy(lab.proxies, endpoint.hostname or "", endpoint.port or 0, chance=lab.chance)
         self.database = TcpProxy(lab.proxies, at_socket(f"{sockets}/.s.PGSQL.5432"), lab.chance)
         self.cache = TcpProxy(lab.proxies, at_host("127.0.0.1", lab.redis.port), lab.chance)
+        self.stream = f"events-of-{urlsplit(database).path.removeprefix('/')}"
         self.fleet: Fleet
 
     def build(self, instances: int) -> None:
@@ -153,6 +155,7 @@ class World:
             "UPLOADCORE_STORAGE": f"s3://{self.bucket}?{urlencode(options)}",
             "UPLOADCORE_DATABASE": database,
             "UPLOADCORE_CACHE": cache,
+            "UPLOADCORE_EVENTS": f"stream=redis://127.0.0.1:{lab.redis.port}/{EVENTS_DB}#stream={self.stream}&maxlen=0",
             "UPLOADCORE_PUBLIC_URL": public_url,
             "UPLOADCORE_PART_SIZE_MIN": "1",
             "UPLOADCORE_AUTH_JWT_KEY": JWT_KEY,
@@ -206,17 +209,19 @@ class World:
             return await core.sweep()
 
     async def books(self) -> Books:
-        """The database and the store, as they are."""
-        return await read_books(self.database_url, self.lab.store, self.bucket)
+        """The database, the store and the stream of events, as they are."""
+        books = await read_books(self.database_url, self.lab.store, self.bucket)
+        await asyncio.to_thread(read_stream, books, self.lab.redis, self.stream)
+        return books
 
     async def quiet(self, within: float = QUIET_TIMEOUT) -> Books:
         """Wait until nothing is under way any more; the database's books then."""
         end = asyncio.get_running_loop().time() + within
-        while not (books := await read_books(self.database_url)).is_quiet:
+        while stirring := await unrest(self.database_url):
             if asyncio.get_running_loop().time() > end:
-                raise Violation(f"not quiet after {within} s: {dict(books.states)}")
-            await asyncio.sleep(0.1)
-        return books
+                raise Violation(f"not quiet after {within} s: {dict(stirring)}")
+            await asyncio.sleep(0.2)
+        return await read_books(self.database_url)
 
     async def conserved(self, completed: Iterable[str] = (), *, within: float = QUIET_TIMEOUT) -> Books:
         """Wait until all is quiet, let a few days pass for what nobody knows, and check rule 9.
