@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
 import ssl
@@ -58,6 +59,27 @@ async def test_a_delivery_ends_in_time_and_frees_what_it_held(
     await publisher.publish(event(9))
 
     assert receiver.received[-1].headers["webhook-id"] == "upload-9-4"
+
+
+async def test_deliveries_that_are_given_up_leave_no_connection_behind(
+    receiver: Receiver, publisher_for: PublisherFactory
+) -> None:
+    publisher = await publisher_for(url_of(receiver, "max_connections=2"))
+    receiver.answer = nothing
+    for _ in range(3):
+        begun = len(receiver.received)
+        deliveries = [asyncio.create_task(publisher.publish(event(number))) for number in range(20)]
+        await receiver.until(begun + 2)
+        for delivery in deliveries:
+            delivery.cancel()
+        outcomes = await asyncio.gather(*deliveries, return_exceptions=True)
+        assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
+
+    receiver.answer = status(204)
+    await asyncio.gather(*(publisher.publish(event(number)) for number in range(100, 120)))
+
+    delivered = {got.headers["webhook-id"] for got in receiver.received}
+    assert {f"upload-{number}-4" for number in range(100, 120)} <= delivered
 
 
 @pytest.mark.parametrize("head", [b"Content-Length: 1000000000000\r\n\r\n", b"\r\n"], ids=["told", "not told"])
