@@ -8,6 +8,9 @@ from uploadcore.ports import Backlog, Database, DeadLetter, Outbox
 
 __all__ = ["EventService"]
 
+PORTION = 5_000
+"""Deliveries changed in one transaction: a fraction of a second of a server's time."""
+
 
 class EventService:
     """Made by `UploadCore`; use it as `core.events`. Not for callers who own uploads: it shows everybody's events."""
@@ -41,18 +44,17 @@ class EventService:
 
         Later events of the same upload may have arrived already: a receiver that minds compares positions.
         """
-        return await self._portions(lambda outbox: outbox.replay(destination, event_id=event_id))
+        return await self._portions(lambda outbox: outbox.replay(destination, event_id=event_id, limit=PORTION))
 
     async def discard(self, *, destination: str, event_id: str | None = None) -> int:
         """Drop what a destination still has to get, pending or dead, one event or all: it is gone for good, or never existed. How many there were."""
-        return await self._portions(lambda outbox: outbox.discard(destination, event_id=event_id))
+        return await self._portions(lambda outbox: outbox.discard(destination, event_id=event_id, limit=PORTION))
 
     async def _portions(self, portion: Callable[[Outbox], Awaitable[int]]) -> int:
-        """Again and again, in transactions of their own, until nothing is left."""
-        total = 0
-        while True:
+        """Again and again, in transactions of their own, while there are whole portions: what dies again meanwhile is not waited for."""
+        total, done = 0, PORTION
+        while done == PORTION:
             async with self._database.transaction() as tx:
                 done = await portion(tx.outbox)
-            if not done:
-                return total
             total += done
+        return total

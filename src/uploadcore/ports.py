@@ -398,14 +398,11 @@ class Outbox(Protocol):
     ) -> list[DeadLetter]:
         """Dead letters by position and destination, strictly after that pair; of one destination, or of all."""
 
-    async def replay(self, destination: str, *, event_id: str | None) -> int:
-        """Let dead letters of a destination, one or all, be claimed again, with no attempt counted; how many.
+    async def replay(self, destination: str, *, event_id: str | None, limit: int) -> int:
+        """Let dead letters of a destination, one or all, be claimed again, with no attempt counted; how many, at most `limit`."""
 
-        A bounded number at a time, as `purge`.
-        """
-
-    async def discard(self, destination: str, *, event_id: str | None) -> int:
-        """Drop what a destination still has to get, pending or dead, one event or all; how many. A bounded number at a time, as `purge`."""
+    async def discard(self, destination: str, *, event_id: str | None, limit: int) -> int:
+        """Drop what a destination still has to get, pending or dead, one event or all; how many, at most `limit`."""
 
     async def purge(self, *, older_than: timedelta, dead_older_than: timedelta) -> int:
         """Drop dead letters, and then events that are delivered or dead everywhere, for longer than that; how many events and dead letters.

@@ -123,17 +123,17 @@ class MemoryOutbox:
         }
         return [found[place] for place in sorted(found) if after is None or place > after][:limit]
 
-    async def replay(self, destination: str, *, event_id: str | None) -> int:
+    async def replay(self, destination: str, *, event_id: str | None, limit: int) -> int:
         """Let dead letters be claimed again."""
         now = self._clock.now()
         keys = [key for key in self._keys(destination, event_id) if self._tables.deliveries[key].dead_at is not None]
-        for key in keys:
+        for key in keys[:limit]:
             self._tables.deliveries[key] = Waiting(self._tables.deliveries[key].event, due_at=now)
-        return len(keys)
+        return len(keys[:limit])
 
-    async def discard(self, destination: str, *, event_id: str | None) -> int:
+    async def discard(self, destination: str, *, event_id: str | None, limit: int) -> int:
         """Drop what a destination still has to get."""
-        keys = self._keys(destination, event_id)
+        keys = self._keys(destination, event_id)[:limit]
         self._done(keys)
         return len(keys)
 

@@ -249,13 +249,13 @@ class SqlOutbox:
         """Dead letters by position and destination, strictly after that pair."""
         return await self._run(_dead_letters, destination, after, limit)
 
-    async def replay(self, destination: str, *, event_id: str | None) -> int:
-        """Let dead letters be claimed again, `PURGED_AT_ONCE` at most; how many."""
-        return await self._run(_replay, destination, event_id)
+    async def replay(self, destination: str, *, event_id: str | None, limit: int) -> int:
+        """Let dead letters be claimed again; how many."""
+        return await self._run(_replay, destination, event_id, limit)
 
-    async def discard(self, destination: str, *, event_id: str | None) -> int:
-        """Drop what a destination still has to get, `PURGED_AT_ONCE` at most; how many."""
-        return await self._run(_discard, destination, event_id)
+    async def discard(self, destination: str, *, event_id: str | None, limit: int) -> int:
+        """Drop what a destination still has to get; how many."""
+        return await self._run(_discard, destination, event_id, limit)
 
     async def purge(self, *, older_than: timedelta, dead_older_than: timedelta) -> int:
         """Drop old dead letters and events that are done with, `PURGED_AT_ONCE` of each at most; how many."""
@@ -384,23 +384,26 @@ def _dead_letter(row: Row[*tuple[Any, ...]]) -> DeadLetter:
     return DeadLetter(_event(row), row.destination, row.attempt, dead_at, row.error or "")
 
 
-def _replay(connection: Connection, destination: str, event_id: str | None) -> int:
-    rows = _some(connection, destination, event_id, dead=True)
+def _replay(connection: Connection, destination: str, event_id: str | None, limit: int) -> int:
+    rows = _some(connection, destination, event_id, limit, dead=True)
     if rows:
         connection.execute(_REPLAY, {"destination_": destination, "sequences": [row[0] for row in rows]})
     return len(rows)
 
 
-def _discard(connection: Connection, destination: str, event_id: str | None) -> int:
-    rows = _some(connection, destination, event_id, dead=True) or _some(connection, destination, event_id, dead=False)
+def _discard(connection: Connection, destination: str, event_id: str | None, limit: int) -> int:
+    rows = _some(connection, destination, event_id, limit, dead=True)
+    rows += _some(connection, destination, event_id, limit - len(rows), dead=False)
     if rows:
         _done(connection, rows)
     return len(rows)
 
 
-def _some(connection: Connection, destination: str, event_id: str | None, *, dead: bool) -> list[tuple[int, str]]:
-    """Deliveries of a destination, dead or pending, by position; `PURGED_AT_ONCE` at most."""
-    values: dict[str, Any] = {"destination_": destination, "limit_": PURGED_AT_ONCE}
+def _some(
+    connection: Connection, destination: str, event_id: str | None, limit: int, *, dead: bool
+) -> list[tuple[int, str]]:
+    """Deliveries of a destination, dead or pending, by position."""
+    values: dict[str, Any] = {"destination_": destination, "limit_": limit}
     if event_id is not None:
         values["id_"] = event_id
     return [(row.sequence, destination) for row in connection.execute(_SOME[dead, event_id is not None], values)]

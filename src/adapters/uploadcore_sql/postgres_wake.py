@@ -68,7 +68,11 @@ class PostgresWake:
         self._is_waited_for = True
         if self._listens and self._listening is None:
             self._listening = asyncio.get_running_loop().create_task(self._listen())
-        await woken(self._wake, SystemClock(), timeout)
+        try:
+            await woken(self._wake, SystemClock(), timeout)
+        except asyncio.CancelledError:
+            self._is_waited_for = False  # nobody relays here any more
+            raise
 
     async def close(self) -> None:
         """Stop listening and telling. Idempotent."""

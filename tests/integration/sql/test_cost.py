@@ -110,8 +110,8 @@ async def use_every_statement(database: SqlDatabase) -> None:
         for destination in (None, "here"):
             await tx.outbox.dead_letters(destination=destination, after=None, limit=10)
         for event_id in ("e", None):
-            await tx.outbox.replay("here", event_id=event_id)
-            await tx.outbox.discard("here", event_id=event_id)
+            await tx.outbox.replay("here", event_id=event_id, limit=10)
+            await tx.outbox.discard("here", event_id=event_id, limit=10)
         await tx.outbox.delivered(await tx.outbox.claim("there", 10, lease=HOUR))
         await tx.outbox.purge(older_than=HOUR, dead_older_than=HOUR)
         await tx.outbox.number([], 10)

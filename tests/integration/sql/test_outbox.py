@@ -236,6 +236,25 @@ async def test_a_relay_whose_listening_connection_is_lost_looks_by_itself_and_li
     await other.close()
 
 
+async def test_a_process_whose_relay_was_stopped_tells_others_again(
+    emptied: SqlDatabase, emptied_url: str, admin: asyncpg.Connection
+) -> None:
+    other = SqlDatabase(emptied_url)
+    await other.open()
+    await listening(other, admin)
+    stopping = asyncio.create_task(emptied.events_written(HOUR))
+    await asyncio.sleep(0)
+    stopping.cancel()
+    await asyncio.gather(stopping, return_exceptions=True)
+    waiting = asyncio.create_task(other.events_written(HOUR))
+    await asyncio.sleep(0)
+
+    await written(emptied, [make_event("a")])
+
+    await asyncio.wait_for(waiting, 30)
+    await other.close()
+
+
 async def test_many_events_written_at_once_are_told_of_a_few_times(
     emptied: SqlDatabase, admin: asyncpg.Connection
 ) -> None:

@@ -418,6 +418,23 @@ async def test_what_is_discarded_never_arrives(rig: Rig, publisher: MemoryEventP
     assert await delivered(rig) == 0
 
 
+@pytest.mark.parametrize("portion", [1, 2, 4])
+async def test_dead_letters_are_replayed_and_discarded_in_portions(
+    rig: Rig, publisher: MemoryEventPublisher, monkeypatch: pytest.MonkeyPatch, portion: int
+) -> None:
+    monkeypatch.setattr("uploadcore.event_service.PORTION", portion)
+    publisher.fail_with = UndeliverableError("no")
+    for _ in range(3):
+        await rig.completed()
+    await rig.core.relay()
+
+    assert await rig.core.events.replay(destination="here") == 3
+    await rig.core.relay()
+    assert len(await dead(rig)) == 3
+    assert await rig.core.events.discard(destination="here") == 3
+    assert await dead(rig) == []
+
+
 async def test_dead_letters_come_in_pages(rig: Rig, publisher: MemoryEventPublisher) -> None:
     publisher.fail_with = UndeliverableError("no")
     for _ in range(3):
