@@ -18,7 +18,17 @@ from uploadcore.upload import Expected, Reason, Strategy, Timer, Upload
 
 __all__ = ["file_from", "file_values", "upload_from", "upload_values"]
 
-_UPLOAD_PLAIN = ("id", "owner", "file_id", "filename", "content_type", "fingerprint", "reserved_bytes", "version")
+_UPLOAD_PLAIN = (
+    "id",
+    "owner",
+    "file_id",
+    "filename",
+    "content_type",
+    "fingerprint",
+    "reserved_bytes",
+    "version",
+    "lease_owner",
+)
 _UPLOAD_TIMES = ("created_at", *(timer.value for timer in Timer))
 _FILE_PLAIN = (
     "id",

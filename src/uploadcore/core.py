@@ -20,7 +20,7 @@ from uploadcore.ports import Cache, Clock, Database, EventPublisher, IdFactory, 
 from uploadcore.relay import Relay, RelayReport
 from uploadcore.steps import UploadSteps
 from uploadcore.sweeper import Sweeper
-from uploadcore.system import RandomIds, SystemClock
+from uploadcore.system import RandomIds, SystemClock, instance_name
 from uploadcore.tally import Tally
 from uploadcore.upload_service import UploadService
 from uploadcore.views import SweepReport
@@ -41,6 +41,7 @@ class UploadCore:
         files: Read, find, change and delete what was uploaded.
         events: For an operator: what waits to be delivered, and dead letters.
         tally: What has happened here, for metrics.
+        instance: Names this one among all that work on the same database: what it holds a lease on is held by this name.
 
     Example:
         >>> import asyncio
@@ -87,6 +88,7 @@ class UploadCore:
         self._clock = clock
         self._stack = AsyncExitStack()
         self.tally = Tally()
+        self.instance = instance_name()
         self._copies = Copies(
             cache,
             database,
@@ -97,7 +99,13 @@ class UploadCore:
             tally=self.tally,
         )
         steps = UploadSteps(
-            store=store, database=database, copies=self._copies, clock=clock, config=self.config, tally=self.tally
+            store=store,
+            database=database,
+            copies=self._copies,
+            clock=clock,
+            config=self.config,
+            tally=self.tally,
+            instance=self.instance,
         )
         self.uploads = UploadService(
             store=store,

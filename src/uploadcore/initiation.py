@@ -132,6 +132,7 @@ class Initiation:
             fingerprint=asked.fingerprint,
             checksum=asked.checksum,
             reserved_bytes=charge,
+            lease_owner=self._steps.lease.owner,
         )
 
     @staticmethod
@@ -164,7 +165,7 @@ class Initiation:
             if upload.state is not UploadState.PENDING:
                 return upload
             try:
-                return await self._steps.save(upload.lease_taken_over(self._config.lease))
+                return await self._steps.take_over(upload)
             except VersionConflictError:
                 if self._clock.monotonic() >= give_up_at:
                     raise busy(upload) from None

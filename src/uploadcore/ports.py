@@ -224,7 +224,13 @@ class UploadRecords(Protocol):
     """Uploads in the database."""
 
     async def add(self, upload: Upload, *, lifetime: timedelta, lease: timedelta | None) -> Upload:
-        """Insert; return it with `created_at`, `expires_at` (now + lifetime), `lease_until` set and `version` 1."""
+        """Insert; return it with `created_at`, `expires_at` (now + lifetime), `lease_until` set and `version` 1.
+
+        Args:
+            upload: The upload; its `lease_owner` holds the lease.
+            lifetime: Until the deadline.
+            lease: How long the lease is; `None`: there is none.
+        """
 
     async def get(self, upload_id: str) -> Upload | None:
         """The upload, whoever owns it: the caller compares the owner."""
@@ -233,7 +239,8 @@ class UploadRecords(Protocol):
         """Carry out a transition in one conditional statement, and add its events to the outbox; return the upload as it now is.
 
         Raises:
-            VersionConflictError: The stored version is not `transition.upload.version`, or a condition does not hold. Nothing changed.
+            VersionConflictError: The stored version or lease owner is not that of `transition.upload`, or a condition does not hold. Nothing
+                changed.
         """
 
     async def find(

@@ -22,7 +22,7 @@ from uploadcore.ports import Clock, Database, ObjectStore, StoredObject
 from uploadcore.records import existing_file, existing_upload
 from uploadcore.states import UploadState
 from uploadcore.tally import Tally
-from uploadcore.upload import Expected, Reason, Strategy, Transition, Upload
+from uploadcore.upload import Expected, Lease, Reason, Strategy, Transition, Upload
 
 __all__ = ["Recording", "contradicts", "expected_by_size", "expected_of"]
 
@@ -41,13 +41,15 @@ class Recording:
         clock: Clock,
         config: UploadConfig,
         tally: Tally,
+        instance: str,
     ) -> None:
-        """Work on these ports, and count what is done."""
+        """Work on these ports as this instance, and count what is done."""
         self.store = store
         self.database = database
         self.copies = copies
         self.clock = clock
         self.config = config
+        self.lease = Lease(instance, config.lease)
         self.tally = tally
 
     async def read(self, upload_id: str) -> Upload:
@@ -74,6 +76,23 @@ class Recording:
         await self.copies.uploads.remember(saved, as_of=began)
         return saved
 
+    async def take_over(self, upload: Upload) -> Upload:
+        """Go on where a holder let the lease run out, or gave it up.
+
+        Raises:
+            VersionConflictError: It has not run out, or somebody else was faster.
+        """
+        taken = await self.save(upload.lease_taken_over(self.lease))
+        log.info(
+            "upload %s, %s: taken over from %s by %s",
+            upload.id,
+            upload.state,
+            upload.lease_owner or "nobody",
+            self.lease.owner,
+            extra={"upload_id": upload.id},
+        )
+        return taken
+
     async def save_file(self, file: File, *, lease: timedelta | None = None, lease_passed: bool = False) -> File:
         """Save one file, alone in its transaction.
 
@@ -94,7 +113,7 @@ class Recording:
                 file = await existing_file(tx, upload.file_id, hold=True)
                 changing.append(file)
                 if file.status in {FileStatus.DELETING, FileStatus.DELETED}:
-                    saved = await tx.uploads.save(upload.integrity_failed(self.config.lease, Reason.FILE_DELETED))
+                    saved = await tx.uploads.save(upload.integrity_failed(self.lease, Reason.FILE_DELETED))
                 else:
                     saved = await tx.uploads.save(upload.assembled(recheck_after=self._recheck_of(upload)))
                     if file.upload_id != upload.id:

@@ -85,7 +85,7 @@ class UploadSteps(Cleaning):
             raise
         except UploadCoreError:
             with suppress(VersionConflictError, DatabaseUnavailableError):
-                await self.clean(await self.save(upload.opening_refused(self.config.lease)))
+                await self.clean(await self.save(upload.opening_refused(self.lease)))
             raise
         return await self._save_created(upload.opened(storage_upload_id))
 
@@ -205,7 +205,7 @@ class UploadSteps(Cleaning):
             async with held.lock:
                 held.upload = await self._record_completed(held.upload, found)
         else:
-            await self._advance(held, lambda upload: upload.integrity_failed(self.config.lease))
+            await self._advance(held, lambda upload: upload.integrity_failed(self.lease))
         if held.upload.state is UploadState.ABORTING:
             return await self.clean(held.upload)
         return held.upload
@@ -231,7 +231,7 @@ class UploadSteps(Cleaning):
         found = await self.store.head(held.upload.address)
         if found is not None:
             return await self._settle(held, found)
-        await self._advance(held, lambda upload: upload.gave_up(self.config.lease, after=self.config.give_up_after))
+        await self._advance(held, lambda upload: upload.gave_up(self.lease, after=self.config.give_up_after))
         return await self.clean(held.upload)
 
     def _may_complete_again(self, upload: Upload) -> bool:
@@ -268,7 +268,7 @@ class UploadSteps(Cleaning):
                 if held.upload.state is not UploadState.COMPLETING:
                     return
                 try:
-                    held.upload = await self.save(held.upload.lease_renewed(self.config.lease))
+                    held.upload = await self.save(held.upload.lease_renewed(self.lease))
                 except VersionConflictError:
                     return  # somebody took over: what we still do will not be saved
                 except DatabaseUnavailableError:
@@ -294,11 +294,11 @@ class UploadSteps(Cleaning):
         """
         expected = await self.found_whole(upload)
         if expected is None:
-            return await self.clean(await self.save(upload.deadline_passed(self.config.lease)), freed)
+            return await self.clean(await self.save(upload.deadline_passed(self.lease)), freed)
         log.warning("upload %s: its object stands; completed, not expired", upload.id, extra={"upload_id": upload.id})
         if upload.state is UploadState.PENDING:
             upload = await self.save(upload.opened(upload.address.storage_upload_id))
-        return await self.assemble(await self.save(upload.found_assembled(expected, self.config.lease)), None)
+        return await self.assemble(await self.save(upload.found_assembled(expected, self.lease)), None)
 
     async def found_whole(self, upload: Upload) -> Expected | None:
         """What stands under the key of a multipart upload, if it is the whole of it; else `None`.

@@ -151,19 +151,18 @@ class Sweeper:
 
     async def _see_to(self, upload: Upload, freed: Freed) -> str:
         """Do what is due, and name it."""
-        lease = self._config.lease
         if upload.state is UploadState.UPLOADING:
             return _of_end(await self._steps.expire(upload, freed), "expired")
         if upload.state is UploadState.PENDING:
             return await self._see_to_pending(upload, freed)
         if upload.state is UploadState.COMPLETING:
-            upload = await self._steps.save(upload.lease_taken_over(lease))
+            upload = await self._steps.take_over(upload)
             with suppress(PartsMissingError, ChecksumMismatchError):  # back to uploading: its client sees why
                 upload = await self._steps.assemble(upload, None)
                 return "unsettled" if upload.state in _UNSETTLED else "settled"
             return "settled"
         if upload.state is UploadState.ABORTING:
-            upload = await self._steps.save(upload.lease_taken_over(lease))
+            upload = await self._steps.take_over(upload)
             return _of_end(await self._steps.clean(upload, freed), "cleaned")
         return await self._recheck(upload, freed)
 
@@ -172,7 +171,7 @@ class Sweeper:
         try:
             return _of_end(await self._steps.expire(upload, freed), "expired")
         except VersionConflictError:
-            await self._steps.open(await self._steps.save(upload.lease_taken_over(self._config.lease)))
+            await self._steps.open(await self._steps.take_over(upload))
             return "opened"
 
     async def _recheck(self, upload: Upload, freed: Freed) -> str:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import secrets
+import socket
 import time
 import uuid
 from datetime import UTC, datetime
 
-__all__ = ["RandomIds", "SystemClock"]
+__all__ = ["RandomIds", "SystemClock", "instance_name"]
+
+
+def instance_name() -> str:
+    """Host, process and a random number: an operator finds the process, and one that took its number over has another name."""
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
 class SystemClock:

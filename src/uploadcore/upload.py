@@ -20,7 +20,7 @@ from uploadcore.file import Checksum
 from uploadcore.plan import PartPlan
 from uploadcore.states import TERMINAL_STATES, UploadInput, UploadState, next_upload_state
 
-__all__ = ["Address", "Condition", "Expected", "Reason", "Strategy", "Timer", "Transition", "Upload"]
+__all__ = ["Address", "Condition", "Expected", "Lease", "Reason", "Strategy", "Timer", "Transition", "Upload"]
 
 
 class Strategy(StrEnum):
@@ -65,6 +65,19 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True)
+class Lease:
+    """The right of one process to act alone for a while.
+
+    Attributes:
+        owner: Its instance: `UploadCore.instance`.
+        duration: From the moment it is saved, by the database's clock.
+    """
+
+    owner: str
+    duration: timedelta
+
+
+@dataclass(frozen=True, slots=True)
 class Expected:
     """What the object must look like once assembled; stored by the fence.
 
@@ -84,7 +97,8 @@ class Upload:
     """One upload, as the database has it.
 
     Attributes:
-        version: Counts the saves. A transition is saved only if the version it started from still stands.
+        version: Counts the saves. A transition is saved only if the version it started from still stands, and who held the lease then.
+        lease_owner: The instance that holds the lease until `lease_until`; `None` if nobody does. Set with it.
         reserved_bytes: What the owner's quota is charged with until the upload ends.
         expires_at, lease_until, fenced_at, lost_at, recheck_at: see `Timer`. Set by the database.
     """
@@ -108,6 +122,7 @@ class Upload:
     created_at: datetime | None = None
     expires_at: datetime | None = None
     lease_until: datetime | None = None
+    lease_owner: str | None = None
     fenced_at: datetime | None = None
     lost_at: datetime | None = None
     recheck_at: datetime | None = None
@@ -127,35 +142,35 @@ class Upload:
         address = replace(self.address, storage_upload_id=storage_upload_id)
         return self._step(UploadInput.OPENED, address=address).clearing(Timer.LEASE)
 
-    def opening_refused(self, lease: timedelta) -> Transition:
+    def opening_refused(self, lease: Lease) -> Transition:
         """The store definitely refused to open it."""
         return self._closing(UploadInput.OPENING_REFUSED, Reason.OPENING_REFUSED, lease)
 
-    def fenced(self, expected: Expected, lease: timedelta) -> Transition:
+    def fenced(self, expected: Expected, lease: Lease) -> Transition:
         """One caller goes on to complete it. The one place where the deadline counts against a completion."""
         return (
             self._step(UploadInput.FENCED, expected=expected)
-            .setting(Timer.LEASE, lease)
+            .leasing(lease)
             .setting(Timer.FENCED, timedelta(0))
             .clearing(Timer.LOST)
             .only_if(Condition(Timer.DEADLINE, passed=False))
         )
 
-    def found_assembled(self, expected: Expected, lease: timedelta) -> Transition:
+    def found_assembled(self, expected: Expected, lease: Lease) -> Transition:
         """Its object stands already: completed in a past that this database, restored from an older copy, does not know. However late that is."""
         return (
             self._step(UploadInput.FENCED, expected=expected)
-            .setting(Timer.LEASE, lease)
+            .leasing(lease)
             .setting(Timer.FENCED, timedelta(0))
             .clearing(Timer.LOST)
             .only_if(Condition(Timer.DEADLINE, passed=True))
         )
 
-    def lease_renewed(self, lease: timedelta) -> Transition:
-        """Its holder goes on. Saved only if nobody took over: that would have changed the version."""
-        return self._step(UploadInput.LEASE_TAKEN).setting(Timer.LEASE, lease)
+    def lease_renewed(self, lease: Lease) -> Transition:
+        """Its holder goes on. Saved only if nobody took over: that would have changed version and holder."""
+        return self._step(UploadInput.LEASE_TAKEN).leasing(lease)
 
-    def lease_taken_over(self, lease: timedelta) -> Transition:
+    def lease_taken_over(self, lease: Lease) -> Transition:
         """Another goes on where a holder let the lease run out."""
         return self.lease_renewed(lease).only_if(Condition(Timer.LEASE, passed=True))
 
@@ -188,20 +203,20 @@ class Upload:
         """The store refused the parts: back to uploading, nothing lost."""
         return self._step(UploadInput.ASSEMBLY_REJECTED, expected=None).clearing(Timer.LEASE, Timer.FENCED, Timer.LOST)
 
-    def integrity_failed(self, lease: timedelta, reason: Reason = Reason.INTEGRITY_FAILED) -> Transition:
+    def integrity_failed(self, lease: Lease, reason: Reason = Reason.INTEGRITY_FAILED) -> Transition:
         """What stands under the key is not what was to be assembled, or nobody may have it any more."""
         return self._closing(UploadInput.INTEGRITY_FAILED, reason, lease)
 
-    def gave_up(self, lease: timedelta, *, after: timedelta) -> Transition:
+    def gave_up(self, lease: Lease, *, after: timedelta) -> Transition:
         """Nothing could be settled since the fence, `after` ago or more."""
         transition = self._closing(UploadInput.GAVE_UP, Reason.GAVE_UP, lease)
         return transition.only_if(Condition(Timer.FENCED, passed=True, margin=after))
 
-    def abort_requested(self, lease: timedelta) -> Transition:
+    def abort_requested(self, lease: Lease) -> Transition:
         """Its owner wants no more of it. Where it is closing already, the first reason stands."""
         return self._closing(UploadInput.ABORT_REQUESTED, Reason.ABORTED, lease)
 
-    def deadline_passed(self, lease: timedelta) -> Transition:
+    def deadline_passed(self, lease: Lease) -> Transition:
         """Its time is over."""
         transition = self._closing(UploadInput.DEADLINE_PASSED, Reason.EXPIRED, lease)
         return transition.only_if(Condition(Timer.DEADLINE, passed=True))
@@ -219,10 +234,10 @@ class Upload:
         transition = Transition(self)
         return transition.clearing(Timer.RECHECK) if after is None else transition.setting(Timer.RECHECK, after)
 
-    def _closing(self, happened: UploadInput, reason: Reason, lease: timedelta) -> Transition:
+    def _closing(self, happened: UploadInput, reason: Reason, lease: Lease) -> Transition:
         if self.state is UploadState.ABORTING:
             return self._step(happened)
-        return self._step(happened, reason=reason).setting(Timer.LEASE, lease)
+        return self._step(happened, reason=reason).leasing(lease)
 
     def _step(self, happened: UploadInput, **changes: Any) -> Transition:
         state = next_upload_state(self.state, happened)
@@ -234,15 +249,17 @@ class Transition:
     """One step of one upload, for `Transaction.uploads.save` to carry out in one statement.
 
     Attributes:
-        upload: The next upload; its `version` and timers are still those that were read.
+        upload: The next upload; its `version`, timers and `lease_owner` are still those that were read.
         timers: Timers to set to the database's now plus this much, or to clear (`None`). Others stay as they are.
-        conditions: What must hold at that moment, besides the version being the one that was read.
+        lease_owner: Who holds the lease from then on, where `Timer.LEASE` is among the timers.
+        conditions: What must hold at that moment, besides version and lease owner being the ones that were read.
         events: To be written in the same transaction.
         is_move: Whether the upload comes into another state by it.
     """
 
     upload: Upload
     timers: Mapping[Timer, timedelta | None] = field(default_factory=lambda: MappingProxyType({}))
+    lease_owner: str | None = None
     conditions: tuple[Condition, ...] = ()
     events: tuple[Event, ...] = ()
     is_move: bool = False
@@ -250,6 +267,10 @@ class Transition:
     def setting(self, timer: Timer, after: timedelta) -> Transition:
         """The same, with a timer set to now + `after`."""
         return replace(self, timers={**self.timers, timer: after})
+
+    def leasing(self, lease: Lease) -> Transition:
+        """The same, with the lease given to somebody from now on."""
+        return replace(self.setting(Timer.LEASE, lease.duration), lease_owner=lease.owner)
 
     def clearing(self, *timers: Timer) -> Transition:
         """The same, with timers cleared."""

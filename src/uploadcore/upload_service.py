@@ -349,7 +349,7 @@ class UploadService:
             if underway(upload).state is UploadState.UPLOADING:
                 try:
                     expected, parts = await self._completing.whole(upload, size, checksum)
-                    upload = await self._steps.save(upload.fenced(expected, self._config.lease))
+                    upload = await self._steps.save(upload.fenced(expected, self._steps.lease))
                 except PartsMissingError:
                     if (await self._owned(upload_id, owner)).version == upload.version:
                         raise
@@ -387,7 +387,7 @@ class UploadService:
             if upload.state not in {UploadState.PENDING, UploadState.UPLOADING}:
                 return UploadView.of(upload)
             try:
-                upload = await self._steps.save(upload.abort_requested(self._config.lease))
+                upload = await self._steps.save(upload.abort_requested(self._steps.lease))
                 upload = await self._steps.clean(upload)
             except VersionConflictError:
                 continue

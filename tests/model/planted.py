@@ -29,14 +29,15 @@ class _Bent:
 
 
 class _NoFence(FaultyDatabase):
-    """Saves a fence whatever version stands."""
+    """Saves a fence whatever version stands, and whoever holds the lease."""
 
     def transaction_of(self, tx: Transaction) -> Transaction:
         async def save(transition: Transition) -> Upload:
             if transition.timers.get(Timer.FENCED) is not None:
                 standing = await tx.uploads.get(transition.upload.id)
                 assert standing is not None, "it was read before"
-                transition = replace(transition, upload=replace(transition.upload, version=standing.version))
+                whatever = replace(transition.upload, version=standing.version, lease_owner=standing.lease_owner)
+                transition = replace(transition, upload=whatever)
             return await tx.uploads.save(transition)
 
         bent: Transaction = _Bent(tx, uploads=_Bent(tx.uploads, save=save))

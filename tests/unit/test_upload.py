@@ -15,10 +15,11 @@ from uploadcore.events import EventType
 from uploadcore.file import Checksum, ChecksumAlgorithm
 from uploadcore.states import TERMINAL_STATES, UPLOAD_TRANSITIONS, UploadInput, UploadState
 from uploadcore.testing import make_upload
-from uploadcore.upload import Address, Condition, Expected, Reason, Timer, Transition, Upload
+from uploadcore.upload import Address, Condition, Expected, Lease, Reason, Timer, Transition, Upload
 
 S, H = UploadState, UploadInput
-LEASE = timedelta(seconds=30)
+LEASE = Lease("me", timedelta(seconds=30))
+HELD = LEASE.duration
 LATER = timedelta(hours=2)
 NOW = timedelta(0)
 EXPECTED = Expected(part_count=3, size=25)
@@ -44,20 +45,20 @@ VERBS = {
     "opened": Verb(lambda u: u.opened("new"), H.OPENED, {Timer.LEASE: None}, {"address": NEW_ADDRESS}),
     "opened without a multipart upload": Verb(lambda u: u.opened(None), H.OPENED, {Timer.LEASE: None}, {}),
     "opening refused": Verb(
-        lambda u: u.opening_refused(LEASE), H.OPENING_REFUSED, {Timer.LEASE: LEASE}, {"reason": Reason.OPENING_REFUSED}
+        lambda u: u.opening_refused(LEASE), H.OPENING_REFUSED, {Timer.LEASE: HELD}, {"reason": Reason.OPENING_REFUSED}
     ),
     "fenced": Verb(
         lambda u: u.fenced(EXPECTED, LEASE),
         H.FENCED,
-        {Timer.LEASE: LEASE, Timer.FENCED: NOW, Timer.LOST: None},
+        {Timer.LEASE: HELD, Timer.FENCED: NOW, Timer.LOST: None},
         {"expected": EXPECTED},
         (Condition(Timer.DEADLINE, passed=False),),
     ),
-    "lease renewed": Verb(lambda u: u.lease_renewed(LEASE), H.LEASE_TAKEN, {Timer.LEASE: LEASE}, {}),
+    "lease renewed": Verb(lambda u: u.lease_renewed(LEASE), H.LEASE_TAKEN, {Timer.LEASE: HELD}, {}),
     "lease taken over": Verb(
         lambda u: u.lease_taken_over(LEASE),
         H.LEASE_TAKEN,
-        {Timer.LEASE: LEASE},
+        {Timer.LEASE: HELD},
         {},
         (Condition(Timer.LEASE, passed=True),),
     ),
@@ -74,19 +75,19 @@ VERBS = {
     "integrity failed": Verb(
         lambda u: u.integrity_failed(LEASE),
         H.INTEGRITY_FAILED,
-        {Timer.LEASE: LEASE},
+        {Timer.LEASE: HELD},
         {"reason": Reason.INTEGRITY_FAILED},
     ),
     "file deleted": Verb(
         lambda u: u.integrity_failed(LEASE, Reason.FILE_DELETED),
         H.INTEGRITY_FAILED,
-        {Timer.LEASE: LEASE},
+        {Timer.LEASE: HELD},
         {"reason": Reason.FILE_DELETED},
     ),
     "gave up": Verb(
         lambda u: u.gave_up(LEASE, after=LATER),
         H.GAVE_UP,
-        {Timer.LEASE: LEASE},
+        {Timer.LEASE: HELD},
         {"reason": Reason.GAVE_UP},
         (Condition(Timer.FENCED, passed=True, margin=LATER),),
     ),
@@ -143,7 +144,7 @@ def test_abort_and_deadline_close_what_is_open_and_leave_the_first_reason(name: 
         assert dict(transition.timers) == {}, "whoever holds the lease keeps it"
     else:
         assert transition.upload == replace(upload, state=S.ABORTING, reason=reason)
-        assert dict(transition.timers) == {Timer.LEASE: LEASE}
+        assert dict(transition.timers) == {Timer.LEASE: HELD}
 
 
 @pytest.mark.parametrize("state", list(UploadState))
@@ -244,7 +245,7 @@ def test_a_transition_collects_timers_conditions_and_events() -> None:
     upload = upload_in(S.UPLOADING)
     one, two = Condition(Timer.LEASE, passed=True), Condition(Timer.LOST, passed=False)
     plain = Transition(upload)
-    full = plain.setting(Timer.LEASE, LEASE).clearing(Timer.LEASE, Timer.LOST).setting(Timer.LOST, NOW).only_if(one)
+    full = plain.setting(Timer.LEASE, HELD).clearing(Timer.LEASE, Timer.LOST).setting(Timer.LOST, NOW).only_if(one)
     full = full.only_if(two).announcing(EventType.UPLOAD_ABORTED)
     assert dict(full.timers) == {Timer.LEASE: None, Timer.LOST: NOW}
     assert full.conditions == (one, two)

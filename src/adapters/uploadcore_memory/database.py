@@ -161,7 +161,7 @@ class _Uploads:
         upload = transition.upload
         stored = self._tables.uploads.get(upload.id)
         now = self._clock.now()
-        if stored is None or stored.version != upload.version:
+        if stored is None or (stored.version, stored.lease_owner) != (upload.version, upload.lease_owner):
             raise VersionConflictError("somebody else changed the upload", upload_id=upload.id)
         for condition in transition.conditions:
             if not _holds(condition, stored, now):
@@ -177,6 +177,7 @@ class _Uploads:
             created_at=stored.created_at,
             expires_at=timers[Timer.DEADLINE],
             lease_until=timers[Timer.LEASE],
+            lease_owner=transition.lease_owner if Timer.LEASE in transition.timers else stored.lease_owner,
             fenced_at=timers[Timer.FENCED],
             lost_at=timers[Timer.LOST],
             recheck_at=timers[Timer.RECHECK],

@@ -40,7 +40,7 @@ def _adding(new: Insert) -> ReturningInsert[*tuple[Any, ...]]:
         lease_until=database_now() + bindparam("lease", type_=BigInteger),  # NULL stays NULL
     )
     # A broken constraint would end the transaction on PostgreSQL; this leaves it as it was, on both.
-    return add.on_conflict_do_nothing().returning(_c.version, _c.created_at, *_TIMERS)
+    return add.on_conflict_do_nothing().returning(_c.version, _c.created_at, _c.lease_owner, *_TIMERS)
 
 
 _INSERT = per_dialect(uploads, _adding)
@@ -110,6 +110,7 @@ def _add(connection: Connection, upload: Upload, lifetime: timedelta, lease: tim
         "owner": upload.owner,
         "key": upload.address.key,
         "fingerprint": upload.fingerprint,
+        "lease_owner": upload.lease_owner,
         "lifetime": to_microseconds(lifetime),
         "lease": None if lease is None else to_microseconds(lease),
     }
@@ -133,6 +134,9 @@ def _save(connection: Connection, transition: Transition) -> Upload:
     values: dict[str, Any] = {f"new_{name}": value for name, value in _values(upload).items()}
     values["id_"] = upload.id
     values["version_"] = upload.version
+    values["held_by"] = upload.lease_owner
+    if Timer.LEASE in transition.timers:
+        values["new_lease_owner"] = transition.lease_owner
     for timer, after in transition.timers.items():
         values[f"{timer.value}_after"] = None if after is None else to_microseconds(after)
     for number, condition in enumerate(transition.conditions):
@@ -161,7 +165,11 @@ def _save(connection: Connection, transition: Transition) -> Upload:
 def _update(timers: tuple[Timer, ...], conditions: tuple[tuple[Timer, bool], ...]) -> ReturningUpdate[*tuple[Any, ...]]:
     """The statement that saves a transition which sets or clears these timers if these conditions hold."""
     now = database_now()
-    statement = update(uploads).where(_c.id == bindparam("id_"), _c.version == bindparam("version_"))
+    statement = update(uploads).where(
+        _c.id == bindparam("id_"),
+        _c.version == bindparam("version_"),
+        _c.lease_owner.is_not_distinct_from(bindparam("held_by", type_=Text)),
+    )
     for number, (timer, passed) in enumerate(conditions):
         moment = _c[timer.value] + bindparam(f"margin_{number}", type_=BigInteger)
         statement = statement.where(moment <= now if passed else moment > now)
@@ -169,7 +177,9 @@ def _update(timers: tuple[Timer, ...], conditions: tuple[tuple[Timer, bool], ...
     changes["version"] = _c.version + 1
     for timer in timers:
         changes[timer.value] = now + bindparam(f"{timer.value}_after", type_=BigInteger)  # NULL clears it
-    return statement.values(changes).returning(_c.version, *_TIMERS)
+    if Timer.LEASE in timers:
+        changes["lease_owner"] = bindparam("new_lease_owner", type_=Text)
+    return statement.values(changes).returning(_c.version, _c.lease_owner, *_TIMERS)
 
 
 @cache
@@ -289,6 +299,7 @@ def _with_timers(upload: Upload, row: Row[*tuple[Any, ...]]) -> Upload:
         version=row.version,
         expires_at=from_microseconds(row.expires_at),
         lease_until=from_microseconds(row.lease_until),
+        lease_owner=row.lease_owner,
         fenced_at=from_microseconds(row.fenced_at),
         lost_at=from_microseconds(row.lost_at),
         recheck_at=from_microseconds(row.recheck_at),

@@ -17,11 +17,12 @@ from uploadcore.plan import PartPlan
 from uploadcore.ports import Database
 from uploadcore.states import TERMINAL_STATES, UploadState
 from uploadcore.testing.builders import make_upload
-from uploadcore.upload import Address, Condition, Expected, Reason, Strategy, Timer, Transition, Upload
+from uploadcore.upload import Address, Condition, Expected, Lease, Reason, Strategy, Timer, Transition, Upload
 
 __all__ = ["UploadRecordsContract", "added_upload", "saved"]
 
 HOUR = timedelta(hours=1)
+LEASE = Lease("the holder", HOUR)
 SENTINELS = (
     "",
     " ",
@@ -188,7 +189,7 @@ class UploadRecordsContract:
         added = await added_upload(database, lease=HOUR)
         opened = await saved(database, added.opened("storage-1"))
         with pytest.raises(VersionConflictError):
-            await saved(database, added.abort_requested(HOUR).announcing(EventType.UPLOAD_ABORTED))
+            await saved(database, added.abort_requested(LEASE).announcing(EventType.UPLOAD_ABORTED))
         assert await stored(database, added.id) == opened
         async with database.transaction() as tx:
             assert await tx.outbox.number(["anywhere"], 10) == 0
@@ -228,11 +229,46 @@ class UploadRecordsContract:
         upload = await saved(database, upload.opened("s"))
 
         async def attempt() -> Upload:
-            return await saved(database, upload.abort_requested(HOUR).announcing(EventType.UPLOAD_ABORTED))
+            return await saved(database, upload.abort_requested(LEASE).announcing(EventType.UPLOAD_ABORTED))
 
         await asyncio.gather(*(attempt() for _ in range(8)), return_exceptions=True)
         async with database.transaction() as tx:
             assert await tx.outbox.number(["anywhere"], 10) == 1
+
+    # --- leases ---------------------------------------------------------------------------------------------------
+
+    async def test_a_lease_has_an_owner_from_the_save_that_sets_it_to_the_one_that_clears_it(
+        self, database: Database
+    ) -> None:
+        upload = await added_upload(database, make_upload("a", lease_owner="one"), lease=-HOUR)
+        assert upload.lease_owner == "one"
+        kept = await saved(database, Transition(upload).setting(Timer.RECHECK, HOUR))
+        assert kept.lease_owner == "one"
+        taken = await saved(database, kept.lease_taken_over(Lease("two", HOUR)))
+        assert taken.lease_owner == "two"
+        assert await stored(database, "a") == taken
+        opened = await saved(database, taken.opened("storage"))
+        assert (opened.lease_owner, opened.lease_until) == (None, None)
+        assert await stored(database, "a") == opened
+
+    async def test_given_up_a_lease_is_nobodys_and_over(self, database: Database) -> None:
+        upload = await added_upload(database, make_upload("a", lease_owner="one"), lease=HOUR)
+        given_up = await saved(database, upload.lease_given_up())
+        assert given_up.lease_owner is None
+        assert (await saved(database, given_up.lease_taken_over(LEASE))).lease_owner == LEASE.owner
+
+    async def test_save_refuses_who_no_longer_holds_the_lease_though_the_version_be_the_same(
+        self, database: Database
+    ) -> None:
+        """As in a database restored from an older copy, which has come as far since under another holder."""
+        upload = await added_upload(database, make_upload("a", lease_owner="one"), lease=HOUR)
+        for owner in ("two", "One", "one ", None):
+            with pytest.raises(VersionConflictError):
+                await saved(database, replace(upload, lease_owner=owner).lease_renewed(LEASE))
+        assert await stored(database, "a") == upload
+        given_up = await saved(database, upload.lease_given_up())
+        with pytest.raises(VersionConflictError):
+            await saved(database, replace(given_up, lease_owner="one").lease_renewed(LEASE))
 
     # --- conditions -----------------------------------------------------------------------------------------------
 
@@ -264,9 +300,9 @@ class UploadRecordsContract:
 
     async def test_a_condition_on_a_timer_the_same_save_sets_looks_at_the_stored_one(self, database: Database) -> None:
         upload = await added_upload(database, lease=-HOUR)
-        renewed = await saved(database, upload.lease_taken_over(HOUR))
+        renewed = await saved(database, upload.lease_taken_over(LEASE))
         with pytest.raises(VersionConflictError):
-            await saved(database, renewed.lease_taken_over(HOUR))
+            await saved(database, renewed.lease_taken_over(LEASE))
         assert await stored(database, upload.id) == renewed
 
     async def test_every_condition_must_hold(self, database: Database) -> None:

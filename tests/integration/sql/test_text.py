@@ -18,7 +18,7 @@ from uploadcore_sql import SqlDatabase
 HOUR = timedelta(hours=1)
 NUL = "a\0b"
 UPLOAD: dict[str, Any] = {
-    **dict.fromkeys(("id", "owner", "file_id", "filename", "content_type", "fingerprint"), NUL),
+    **dict.fromkeys(("id", "owner", "file_id", "filename", "content_type", "fingerprint", "lease_owner"), NUL),
     "address": Address(NUL, "key"),
     "metadata": {"key": NUL},
 }

@@ -11,6 +11,7 @@ import pytest
 from tests.unit.core.rig import BODY, OWNER, Rig
 from uploadcore import UploadState
 from uploadcore.errors import DatabaseUnavailableError, UploadBusyError, UploadClosedError, UploadNotFoundError
+from uploadcore.upload import Lease
 from uploadcore_memory import ManualClock, MemoryCache, checksum_of
 
 
@@ -125,7 +126,7 @@ async def test_rule_11_state_shown_is_the_databases(cached: Rig) -> None:
     upload = await cached.begin()
     await sign(cached, upload.id)
     async with cached.database.inner.transaction() as tx:
-        await tx.uploads.save(cached.only().abort_requested(timedelta(seconds=30)))
+        await tx.uploads.save(cached.only().abort_requested(Lease("other", timedelta(seconds=30))))
 
     assert (await cached.core.uploads.get(upload.id, owner=OWNER)).state is UploadState.ABORTING
 

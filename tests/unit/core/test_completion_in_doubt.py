@@ -21,7 +21,7 @@ from uploadcore.errors import (
 )
 from uploadcore.plan import Part
 from uploadcore.ports import ObjectHeaders
-from uploadcore.upload import Address
+from uploadcore.upload import Address, Lease
 from uploadcore_memory import MEMORY_CAPABILITIES, MemoryObjectStore, checksum_of
 
 AWAY = StoreUnavailableError("no answer")
@@ -253,7 +253,7 @@ async def test_a_renewal_that_finds_the_lease_taken_over_ends(rig: Rig) -> None:
     caller = asyncio.ensure_future(rig.complete(upload.id))
     await held.reached.wait()
     async with rig.database.inner.transaction() as tx:  # as a take-over does
-        await tx.uploads.save(rig.only().lease_renewed(timedelta(seconds=30)))
+        await tx.uploads.save(rig.only().lease_renewed(Lease("other", timedelta(seconds=30))))
     taken = rig.only()
 
     rig.after(seconds=10)

@@ -11,6 +11,7 @@ import pytest
 from uploadcore import UploadCore
 from uploadcore.errors import DatabaseUnavailableError, UndeliverableError, VersionConflictError
 from uploadcore.events import Event
+from uploadcore.upload import Lease
 from uploadcore_memory import MemoryCache, MemoryDatabase, MemoryEventPublisher, MemoryObjectStore
 
 
@@ -40,7 +41,7 @@ async def test_a_lease_taken_and_a_save_that_failed_are_no_moves(monkeypatch: py
         before = dict(core.tally.moves)
 
         upload = await steps.read(view.id)
-        lost = upload.abort_requested(core.config.lease)
+        lost = upload.abort_requested(Lease("other", core.config.lease))
         upload = await steps.save(upload.recheck(None))
         with pytest.raises(VersionConflictError):
             await steps.save(lost)
