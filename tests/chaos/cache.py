@@ -8,10 +8,15 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import httpx
 
 from tests.chaos.conservation import Violation
+from tests.chaos.faults import Delay
+from tests.chaos.fleet import until
 from tests.chaos.lab import Lab, World
-from tests.chaos.load import Client, Uploaded, call_many
+from tests.chaos.load import Client, Uploaded, call_many, token
 from tests.chaos.measuring import Readiness, beside, checks, percentile
 
 __all__ = ["CI", "EXPERIMENTS"]
@@ -22,7 +27,12 @@ CLOCK_TICK = 0.1
 """Seconds by which an age measured from outside may be off: an answer is on its way for a while."""
 READERS = 4
 """Of whom each may be the one that finds out: fewer than a hundredth of all calls."""
+NEAR = 1.0
+"""Seconds an instance may use what it has read without asking Redis again."""
 FLUSH_INTERVAL = 0.1
+READ = 0.3
+"""Seconds a read of the hot file takes: long enough for all to ask meanwhile. It names the file in what it sends, and so is counted."""
+ANSWERED = 30.0
 RECOVERY = 10.0
 """Seconds until an instance uses its cache again: it probes every half second, and says so at most 2 s late."""
 
@@ -184,5 +194,131 @@ async def _cache_works(world: World) -> None:
             await asyncio.sleep(0.2)
 
 
-EXPERIMENTS = (cache_away,)
+async def hot_file(lab: Lab) -> str:
+    """1,000 concurrent misses of one hot file: at most one database read per instance."""
+    asked, rounds = 1_000, lab.sized(5, 2)
+    most = 0
+    async with (
+        lab.world(UPLOADCORE_SWEEP_INTERVAL="1h") as world,
+        Client(world.fleet.url, chance=lab.chance) as client,
+    ):
+        file = await client.upload(client.new(16))
+        await client.call("file", "GET", f"/v1/files/{file.file_id}", owner=file.owner)
+        for _ in range(rounds):
+            await asyncio.to_thread(lab.redis.flush)
+            await asyncio.sleep(NEAR + CLOCK_TICK)  # until no instance uses what it has near
+            reads = [
+                Delay(operations=[file.file_id.encode()], sources=[instance.name], seconds=READ)
+                for instance in world.fleet.instances
+            ]
+            for read in reads:
+                world.database.faults.add(read)
+            answers = await _asked_at_once(world, file, asked)
+            assert answers == {"200": asked}, answers
+            most = max(most, *(read.met for read in reads))
+            assert 0 < most <= 1, f"{[read.met for read in reads]} reads of {asked} misses"
+            world.database.faults.clear()
+        misses = await _counted(world, "uploadcore_cache_reads_total", 'kind="file"', 'result="miss"')
+        await world.conserved([file.upload_id])
+    return (
+        f"{rounds} times {asked} asked at once after a flush, {misses:.0f} of {rounds * asked} misses; "
+        f"reads of the database {most} by each of {len(world.fleet.instances)} instances at most"
+    )
+
+
+async def _asked_at_once(world: World, file: Uploaded, count: int) -> Counter[str]:
+    """So many ask for it, each on a connection of its own, opened before; `200`, or what was answered instead.
+
+    Without a client's library: what that does for a thousand calls takes longer than a read of the database.
+    """
+    urls = [urlsplit(instance.url) for instance in world.fleet.instances]
+    streams = [
+        await asyncio.open_connection(urls[number % len(urls)].hostname, urls[number % len(urls)].port)
+        for number in range(count)
+    ]
+    request = (
+        f"GET /v1/files/{file.file_id} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        f"Authorization: Bearer {token(file.owner)}\r\nConnection: close\r\n\r\n"
+    ).encode()
+
+    async def answered(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
+        try:
+            head, _, body = (await asyncio.wait_for(reader.read(), ANSWERED)).decode().partition("\r\n\r\n")
+            return "200" if head.startswith("HTTP/1.1 200 ") else body
+        finally:
+            writer.close()
+
+    for _, writer in streams:
+        writer.write(request)
+    return Counter(await asyncio.gather(*(answered(reader, writer) for reader, writer in streams)))
+
+
+async def _counted(world: World, name: str, *labels: str) -> float:
+    """The sum of a counter over all instances, as they tell it to whoever scrapes them."""
+    total = 0.0
+    async with httpx.AsyncClient(timeout=RECOVERY, trust_env=False) as http:
+        for instance in world.fleet.instances:
+            for line in (await http.get(f"{instance.url}/metrics")).text.splitlines():
+                if line.startswith(f"{name}{{") and all(label in line for label in labels):
+                    total += float(line.rsplit(" ", 1)[1])
+    return total
+
+
+async def late_fill(lab: Lab) -> str:
+    """Miss → update → late cache fill: the old value never comes back. Nor after a deletion.
+
+    The comparison of versions taken out of the script that fills, it failed: the old title came back.
+    """
+    rounds = lab.sized(20, 4)
+    async with (
+        lab.world(UPLOADCORE_SWEEP_INTERVAL="1h") as world,
+        Client(world.fleet.url, chance=lab.chance) as client,
+    ):
+        held, shown, completed = 0, Counter[str](), []
+        for number in range(rounds):
+            file = await client.upload(client.new(16))
+            completed.append(file.upload_id)
+            await asyncio.to_thread(lab.redis.flush)
+            await asyncio.sleep(NEAR + CLOCK_TICK)
+            held += await _filled_late(world, client, file, is_deleted=number % 2 == 1)
+            shown += await _shown(world, client, file)
+        assert shown.keys() <= {"available new", "deleting ", "deleted "}, f"the old value came back: {dict(shown)}"
+        hits = await _counted(world, "uploadcore_cache_reads_total", 'kind="file"', 'result="hit"')
+        await world.conserved(completed)
+    return (
+        f"{rounds} fills held until the file was changed or deleted ({held} waiting), then let through; "
+        f"shown since {dict(shown)}, the old value 0 times; {hits:.0f} hits"
+    )
+
+
+async def _filled_late(world: World, client: Client, file: Uploaded, *, is_deleted: bool) -> int:
+    """Hold what the first instance fills the cache with until the second has changed the file; how many were held."""
+    late, other = world.fleet.instances
+    path = f"/v1/files/{file.file_id}"
+    with world.cache.faults.hold(b"EVAL", sources=[late.name]) as hold:
+        old = await client.call("file", "GET", path, owner=file.owner, url=late.url)
+        assert old["title"] == "", old
+        await until(lambda: hold.waiting > 0, RECOVERY, "nobody fills the cache")
+        if is_deleted:
+            await client.call("delete", "DELETE", path, owner=file.owner, url=other.url)
+        else:
+            await client.call("retitle", "PATCH", path, {"title": "new"}, owner=file.owner, url=other.url)
+        return hold.waiting
+
+
+async def _shown(world: World, client: Client, file: Uploaded) -> Counter[str]:
+    """What instances show of it from now on; of the one that was late, once it uses no more what it has near."""
+    shown = Counter[str]()
+    late, other = world.fleet.instances
+    began = time.monotonic()
+    while (passed := time.monotonic() - began) < 2 * NEAR:
+        for instance in (other, late) if passed > NEAR + CLOCK_TICK else (other,):
+            path = f"/v1/files/{file.file_id}"
+            document = await client.call("file", "GET", path, owner=file.owner, url=instance.url)
+            shown[f"{document['status']} {document['title']}"] += 1
+        await asyncio.sleep(0.02)
+    return shown
+
+
+EXPERIMENTS = (cache_away, hot_file, late_fill)
 CI = EXPERIMENTS

@@ -39,7 +39,7 @@ LEASE = 2.0
 SWEEP_INTERVAL = 0.5
 QUIET_TIMEOUT = 60.0
 """Seconds until all is quiet, once nothing goes wrong any more."""
-COMMAND_TIMEOUT = 60.0
+COMMAND_TIMEOUT = 120.0
 STORE, DATABASE, CACHE = "store", "database", "cache"
 
 
