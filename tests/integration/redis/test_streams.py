@@ -23,6 +23,7 @@ from uploadcore.errors import DeliveryError, InvalidRequestError
 from uploadcore.events import Event, EventType
 from uploadcore.ports import AdapterContext, EventPublisher
 from uploadcore.testing import EventPublisherContract
+from uploadcore_app import load_settings, open_app
 from uploadcore_memory import MemoryDatabase, MemoryObjectStore
 from uploadcore_redis import RedisStreamPublisher, publisher_from_url
 
@@ -114,6 +115,18 @@ async def test_a_consumer_group_reads_what_a_core_announces(
     assert report.delivered == 1
     [[_, [(_, fields)]]] = answered
     assert json.loads(fields[b"event"])["data"]["upload_id"] == upload.id
+
+
+async def test_the_settings_lead_there(own_redis: RedisServer) -> None:
+    settings = load_settings(storage="memory://", database="memory://", events=f"sync={own_redis.url}#stream=uploads")
+    async with open_app(settings) as app:
+        upload = await app.core.uploads.initiate(owner="u", filename="a", size=5)
+        await app.core.uploads.abort(upload.id, owner="u")
+        report = await app.core.relay()
+
+    assert report.destinations["sync"].delivered == 1
+    [entry] = entries(own_redis)
+    assert json.loads(entry[b"event"])["source"] == settings.base_url
 
 
 async def test_the_stream_is_kept_to_about_as_many_entries_as_are_wanted(
