@@ -188,7 +188,7 @@ class PostgresServer(ExternalPostgres):
     def _is_ready(self) -> bool:
         """As its own file tells: process id in the first line, state in the last. Who connects too early leaves sockets behind."""
         told = self.process.folder / "data" / "postmaster.pid"
-        lines = told.read_text().split() if told.exists() else [""]
+        lines = (told.read_text().split() if told.exists() else []) or [""]  # it is made empty, then written
         return lines[0] == str(self.process.pid) and lines[-1] == "ready"
 
     def stop(self) -> None:
