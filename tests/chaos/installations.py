@@ -213,4 +213,4 @@ def _reaped(world: World, books: Books, uploads: list[Uploaded]) -> None:
 
 
 EXPERIMENTS = (second_installation, restored_database, reaped_by_the_store)
-CI = EXPERIMENTS
+CI = ()

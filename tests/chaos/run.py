@@ -25,12 +25,12 @@ LIMIT = 600.0
 """Seconds after which an experiment counts as hanging."""
 
 
-def experiments(*, ci: bool) -> dict[str, Experiment]:
-    """All of them, or those of a short run, by name: what the modules beside this one call `EXPERIMENTS` and `CI`."""
+def experiments(kind: str) -> dict[str, Experiment]:
+    """By name, what the modules beside this one call `EXPERIMENTS`, or `CI`: what a short run has time for."""
     found: dict[str, Experiment] = {}
     for path in sorted(Path(__file__).parent.glob("[a-z]*.py")):
         module = importlib.import_module(f"tests.chaos.{path.stem}")
-        found.update({each.__name__: each for each in getattr(module, "CI" if ci else "EXPERIMENTS", ())})
+        found.update({one.__name__: one for one in getattr(module, kind, ())})
     return found
 
 
@@ -38,13 +38,14 @@ def main() -> int:
     """Run those named, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--ci", action="store_true", help="what CI has time for, in a few minutes")
+    parser.add_argument("--ci", action="store_true", help="small: without names, what CI has time for")
     parser.add_argument("--list", action="store_true", help="say what each proves")
     parser.add_argument("names", nargs="*", metavar="NAME")
     asked = parser.parse_args()
-    known = experiments(ci=asked.ci)
+    usual = experiments("CI" if asked.ci else "EXPERIMENTS")
+    known = {**experiments("EXPERIMENTS"), **experiments("CI")}
     if asked.list:
-        for name, experiment in known.items():
+        for name, experiment in usual.items():
             print(f"{name}: {(experiment.__doc__ or '').splitlines()[0]}")
         return 0
     if unknown := [name for name in asked.names if name not in known]:
@@ -52,7 +53,7 @@ def main() -> int:
     failed = []
     begun = time.monotonic()
     with running_lab(asked.seed, is_short=asked.ci) as lab:
-        for name in asked.names or known:
+        for name in asked.names or usual:
             started = time.monotonic()
             # The same chance however many ran before.
             lab.chance = random.Random(f"{asked.seed} {name}")
