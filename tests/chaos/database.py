@@ -172,4 +172,4 @@ async def cut_at_commit(lab: Lab) -> str:
 
 
 EXPERIMENTS = (database_down, cut_at_commit)
-CI = EXPERIMENTS
+CI = (database_down, cut_at_commit)

@@ -142,4 +142,4 @@ def _digest(path: Path) -> str:
 
 
 EXPERIMENTS = (network_cut,)
-CI = EXPERIMENTS
+CI = ()
