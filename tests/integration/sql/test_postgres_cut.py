@@ -180,9 +180,9 @@ async def test_cut_at_any_exchange_it_is_done_exactly_once(
     cut = 0
     file_id = ""
     if operation is change:
-        completion = await world.core.uploads.complete(await world.ready("changed"), owner=OWNER)
-        assert completion.file is not None
-        file_id = completion.file.id
+        upload_id = await world.ready("changed")
+        await complete(world, upload_id)
+        file_id = (await world.core.uploads.get(upload_id, owner=OWNER)).file_id
     for number in range(1, 40):
         about = file_id or (f"upload-{number}" if operation is initiate else await world.ready(f"upload-{number}"))
         fault = AtExchange(edge=edge, number=number)
