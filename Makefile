@@ -11,7 +11,7 @@ help:
 	@echo 'make check            lint, format, types, layers'
 	@echo 'make audit            known vulnerabilities of what is locked, and its bill of materials'
 	@echo 'make bench [ARGS=…]   measure against boto3, sendfile and curl'
-	@echo 'make chaos [SEED=1]   what fails in production, made to fail (needs haproxy and faketime from Debian)'
+	@echo 'make chaos [SEED=1]   what fails in production, made to fail (needs haproxy and libfaketime from Debian)'
 	@echo 'make soak  [SEED=1]   every figure at full scale'
 	@echo 'make lock             renew requirements/*.txt'
 	@echo 'make clean            remove what these made'
