@@ -307,12 +307,17 @@ async def _filled_late(world: World, client: Client, file: Uploaded, *, is_delet
 
 
 async def _shown(world: World, client: Client, file: Uploaded) -> Counter[str]:
-    """What instances show of it from now on; of the one that was late, once it uses no more what it has near."""
+    """What instances show of it from now on.
+
+    First the one that changed it. Then the one that was late, as soon as it uses no more what it has near; alone, for the other would
+    mend what it finds. Then both.
+    """
     shown = Counter[str]()
     late, other = world.fleet.instances
     began = time.monotonic()
     while (passed := time.monotonic() - began) < 2 * NEAR:
-        for instance in (other, late) if passed > NEAR + CLOCK_TICK else (other,):
+        asked = (other,) if passed < NEAR / 2 else (late,) if passed < 1.5 * NEAR else (late, other)
+        for instance in asked if not NEAR / 2 <= passed < NEAR + CLOCK_TICK else ():
             path = f"/v1/files/{file.file_id}"
             document = await client.call("file", "GET", path, owner=file.owner, url=instance.url)
             shown[f"{document['status']} {document['title']}"] += 1

@@ -21,7 +21,7 @@ from tests.soak.service import COMMAND
 
 __all__ = ["Balancer", "Fleet", "Instance", "stable_port", "until"]
 
-START_TIMEOUT = 60.0
+START_TIMEOUT = 120.0
 STOP_TIMEOUT = 45.0
 POLL = 0.05
 HEALTH_INTERVAL = 200
