@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.integration.webhooks.conftest import SECRET, PublisherFactory, event
 from tests.integration.webhooks.receiving import (
+    PATIENCE,
     Answer,
     Receiver,
     dripping,
@@ -30,6 +31,7 @@ from tests.integration.webhooks.receiving import (
 )
 from uploadcore.diagnosis import Finding, Needs, Verdict
 from uploadcore.errors import DeliveryError, InvalidRequestError
+from uploadcore.events import Event
 from uploadcore_webhooks import WebhookPublisher
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -37,6 +39,15 @@ OK = b"HTTP/1.1 200 OK\r\n"
 
 def url_of(receiver: Receiver, *options: str) -> str:
     return f"http://127.0.0.1:{receiver.port}/#" + "&".join((f"secret={SECRET}", "allow=127.0.0.1", *options))
+
+
+async def arrives(publisher: WebhookPublisher, one: Event) -> bool:
+    """Whether it does, in the short time that a delivery has here: the machine may be busy with other things."""
+    try:
+        await publisher.publish(one)
+    except DeliveryError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize(
@@ -56,7 +67,9 @@ async def test_a_delivery_ends_in_time_and_frees_what_it_held(
         assert time.monotonic() - began < 5
 
     receiver.answer = status(204)
-    await publisher.publish(event(9))
+    async with asyncio.timeout(PATIENCE):
+        while not await arrives(publisher, event(9)):
+            pass
 
     assert receiver.received[-1].headers["webhook-id"] == "upload-9-4"
 
@@ -87,7 +100,7 @@ async def test_of_an_answer_without_end_no_more_is_read_than_is_of_use(
     receiver: Receiver, publisher_for: PublisherFactory, head: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("uploadcore_webhooks.publisher.ANSWER_TIMEOUT", 60)
-    publisher = await publisher_for(url_of(receiver, "max_connections=1", "timeout=2"))
+    publisher = await publisher_for(url_of(receiver, "max_connections=1"))
     receiver.answer = endless(OK + head)
 
     await publisher.publish(event(1))
