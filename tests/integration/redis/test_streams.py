@@ -200,26 +200,6 @@ async def test_a_server_that_hangs_costs_no_more_than_the_deadline(
     assert entries(own_redis)[-1][b"id"] == b"upload-99-4"
 
 
-async def test_an_answer_that_comes_a_byte_at_a_time_costs_no_more_than_the_deadline(
-    publishing: PublisherFactory,
-) -> None:
-    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while not writer.is_closing():
-                writer.write(b"+")
-                await writer.drain()
-                await asyncio.sleep(0.01)
-
-    server = await asyncio.start_server(drip, "127.0.0.1", 0)
-    async with server:
-        port = server.sockets[0].getsockname()[1]
-        publisher = await publishing(f"redis://127.0.0.1:{port}#timeout=0.2")
-        async with asyncio.timeout(GENEROUS):
-            with pytest.raises(DeliveryError, match="TimeoutError"):
-                await publisher.publish(event())
-        await publisher.close()
-
-
 async def test_a_server_that_is_full_takes_nothing_and_quotes_nothing(
     own_redis: RedisServer, publishing: PublisherFactory
 ) -> None:
