@@ -39,9 +39,7 @@ defaults
     timeout server 60s
     timeout queue 5s
     timeout check 3s
-    retries 3
-    option redispatch 1
-    retry-on conn-failure
+    retries 0
     option httpchk
     http-check connect
     http-check send meth GET uri /health/ready hdr Host 127.0.0.1
@@ -166,7 +164,7 @@ class Instance:
 
 
 class Balancer:
-    """HAProxy from Debian in front of instances: it looks at their readiness, and tries a refused connection elsewhere."""
+    """HAProxy from Debian in front of instances: it looks at their readiness, and tries nothing twice, as load balancers that can't."""
 
     def __init__(self) -> None:
         self.port = stable_port()
