@@ -195,7 +195,10 @@ async def _cache_works(world: World) -> None:
 
 
 async def hot_file(lab: Lab) -> str:
-    """1,000 concurrent misses of one hot file: at most one database read per instance."""
+    """1,000 concurrent misses of one hot file: at most one database read per instance.
+
+    With a read for each who asks, it failed: the database did not answer within 1.5 s, and 371 of 1,000 were told so.
+    """
     asked, rounds = 1_000, lab.sized(5, 2)
     most = 0
     async with (
@@ -267,7 +270,7 @@ async def _counted(world: World, name: str, *labels: str) -> float:
 async def late_fill(lab: Lab) -> str:
     """Miss → update → late cache fill: the old value never comes back. Nor after a deletion.
 
-    The comparison of versions taken out of the script that fills, it failed: the old title came back.
+    The comparison of versions taken out of the script that fills, it failed: the old title was shown 125 times of 199.
     """
     rounds = lab.sized(20, 4)
     async with (

@@ -45,7 +45,10 @@ KINDS = {
 
 
 async def disk_full(lab: Lab) -> str:
-    """Disk full, filesystem store and SQLite: clear 507 or 503 and nothing else; it recovers once there is room, and nothing acknowledged is lost."""
+    """Disk full, filesystem store and SQLite: clear 507 or 503 and nothing else; it recovers once there is room, and nothing acknowledged is lost.
+
+    With ENOSPC taken for any other error of the disk, it failed: 503 where 507 says what to do.
+    """
     told = [await _filled(lab, "all", "on one disk"), await _filled(lab, "files", "files on a disk of their own")]
     return "; ".join(told)
 

@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import threading
 import time
-from urllib.parse import urlsplit
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+from urllib.parse import parse_qs, urlsplit
 
 from tests.chaos.fleet import until
-from tests.chaos.http_proxy import HttpProxy
+from tests.chaos.http_proxy import HttpProxy, s3_operation
 from tests.chaos.lab import Lab
-from tests.chaos.load import Client, Uploaded, call_many
-from tests.chaos.measuring import Readiness, percentile
+from tests.chaos.load import CallError, Client, Uploaded, call_many, token
+from tests.chaos.measuring import Readiness, beside, percentile
+from uploadcore_client import AsyncClient, RetryPolicy
 
 __all__ = ["CI", "EXPERIMENTS"]
 
 SHARE = 0.2
+STOCK_PARTS = 4
+USABLE = 4
+"""Seconds a URL lives, of credentials that last for a minute more."""
 SUCCEEDING = 0.999
 SIGNED_AT_ONCE = 4
 HELD = 100
 """Calls that hang while signing is measured: more than a store has threads, and than the database has connections."""
 
 
-def clients_proxy(lab: Lab) -> HttpProxy:
+def clients_proxy(lab: Lab, operation: Callable[[str, str], str] = s3_operation) -> HttpProxy:
     """A proxy before the store for what clients send."""
     endpoint = urlsplit(lab.store.endpoint)
-    return HttpProxy(lab.proxies, endpoint.hostname or "", endpoint.port or 0, chance=lab.chance)
+    return HttpProxy(lab.proxies, endpoint.hostname or "", endpoint.port or 0, operation=operation, chance=lab.chance)
 
 
 async def store_refuses(lab: Lab) -> str:
@@ -120,5 +131,153 @@ async def _sent(client: Client) -> Uploaded:
     return upload
 
 
-EXPERIMENTS = (store_refuses, store_hangs)
-CI = EXPERIMENTS
+async def credentials_expire(lab: Lab) -> str:
+    """Signing credentials expire mid-upload, on time and before their time: parts lost 0."""
+    count, length = lab.sized(12, 4), lab.sized(24, 16)
+    parts = clients_proxy(lab, operation=_with_token)
+    async with AsyncExitStack() as stack:
+        stack.callback(parts.close)
+        issuer = stack.enter_context(CredentialsIssuer(lab.store.access_key, lab.store.secret_key))
+        world = await stack.enter_async_context(
+            lab.world(
+                public_endpoint=parts.listen("clients"),
+                AWS_ACCESS_KEY_ID="",
+                AWS_SECRET_ACCESS_KEY="",
+                AWS_CONTAINER_CREDENTIALS_FULL_URI=issuer.url,
+            )
+        )
+        parts.faults.delay(seconds=0.5)
+        refusals = []
+
+        async def revoke() -> None:
+            await asyncio.sleep(lab.chance.uniform(1.5, 3.0))
+            # All that were given out so far; who asks for new ones gets them.
+            names = [f"UploadPart {name}" for name in issuer.issued]
+            refusals.append(parts.faults.refuse(*names, status=403, code="ExpiredToken"))
+
+        async with Client(world.fleet.url, chance=lab.chance) as stock:
+            await _patient(stock, count)
+        folder = lab.folder / world.bucket
+        folder.mkdir()
+        files = [folder / f"blob-{number}.bin" for number in range(count)]
+        for file in files:
+            file.write_bytes(lab.chance.randbytes(16 * length))
+        async with (
+            AsyncClient(
+                world.fleet.url,
+                token=token("owner-0"),
+                parallel=2,
+                state_dir=folder / "state",
+                retry=RetryPolicy(attempts=20, initial=0.1, longest=1.0),
+            ) as client,
+            beside(revoke),
+        ):
+            await asyncio.gather(*(client.upload(file, part_size=16) for file in files))
+        stored = sum(number for (name, status), number in parts.statuses.items() if _is_part(name) and status == 200)
+        expired = sum(number for (name, status), number in parts.statuses.items() if _is_part(name) and status == 403)
+        revoked = sum(refusal.met for refusal in refusals)
+        assert expired >= count, f"only {expired} URLs ran out"
+        assert revoked > 0, "no credentials were revoked"
+        wanted = count * (length + STOCK_PARTS)
+        assert stored == wanted, f"{stored} parts were stored, of {wanted}"
+        books = await world.conserved()
+        assert books.states["completed"] == len(books.uploads) == 2 * count, dict(books.states)
+    return (
+        f"{count} uploads of {length} parts by the SDK, {count} by a client that keeps its URLs too long; "
+        f"{len(issuer.issued)} credentials issued, URLs refused that had run out {expired}, whose credentials were revoked {revoked}; parts stored {stored}, none twice, lost 0"
+    )
+
+
+async def _patient(client: Client, count: int) -> None:
+    """Uploads whose client sends half, and waits with the rest until its URLs have run out."""
+
+    async def one(_: int) -> None:
+        upload = client.new(16 * STOCK_PARTS)
+        await client.initiate(upload)
+        half = STOCK_PARTS // 2
+        await _sent_each(client, upload, upload.parts[:half])
+        ends = datetime.fromisoformat(upload.parts[-1]["expires_at"])
+        await asyncio.sleep((ends - datetime.now(UTC)).total_seconds() + 1.5)
+        await _sent_each(client, upload, upload.parts[half:])
+        await client.complete(upload)
+
+    _, failed = await call_many(count, one)
+    if failed:
+        raise failed[0]
+
+
+async def _sent_each(client: Client, upload: Uploaded, parts: list[dict[str, Any]]) -> None:
+    """Send parts; where a URL is no good any more, have the part signed for again."""
+    waiting = list(parts)
+    while waiting:
+        try:
+            await client.send(upload, waiting[:1])
+        except CallError as error:
+            if error.status != 403:
+                raise
+            waiting = await client.sign(upload, [part["part_number"] for part in waiting])
+        else:
+            waiting = waiting[1:]
+
+
+class CredentialsIssuer:
+    """Gives out temporary credentials, as a container's endpoint does: the same key, with another session token each time.
+
+    They last for a minute and `USABLE` seconds: URLs end a minute before what signed them.
+
+    Attributes:
+        issued: The tokens given out.
+    """
+
+    def __init__(self, access_key: str, secret_key: str) -> None:
+        self.issued: list[str] = []
+        issuer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                body = json.dumps(issuer._issue(access_key, secret_key)).encode()
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/"
+        self._thread = threading.Thread(target=self._server.serve_forever, name="credentials", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _issue(self, access_key: str, secret_key: str) -> dict[str, str]:
+        name = f"token-{len(self.issued)}-secret-of-the-tests"
+        self.issued.append(name)
+        ends = datetime.now(UTC) + timedelta(seconds=60 + USABLE)
+        return {
+            "AccessKeyId": access_key,
+            "SecretAccessKey": secret_key,
+            "Token": name,
+            "Expiration": ends.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+
+
+def _with_token(method: str, target: str) -> str:
+    """An operation, and the session token that it was signed with."""
+    signed = parse_qs(urlsplit(target).query).get("X-Amz-Security-Token", [""])[0]
+    return f"{s3_operation(method, target)} {signed}"
+
+
+def _is_part(name: str) -> bool:
+    return name.startswith("UploadPart ")
+
+
+EXPERIMENTS = (store_refuses, store_hangs, credentials_expire)
+CI = (store_refuses,)
