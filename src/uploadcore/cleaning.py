@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
 
 from uploadcore.errors import (
     DatabaseUnavailableError,
@@ -17,10 +18,18 @@ from uploadcore.freed import Freed
 from uploadcore.recording import Recording
 from uploadcore.upload import Address, Upload
 
-__all__ = ["Cleaning"]
+__all__ = ["Cleaning", "Held"]
 
 CLEANING_ROUNDS = 3
 """A part in flight during an abort can survive it; the abort is repeated until the store shows nothing (S3 API, AbortMultipartUpload)."""
+
+
+@dataclass
+class Held:
+    """An upload whose lease is being renewed. `lock` is held while the renewal is under way."""
+
+    upload: Upload
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Cleaning(Recording):
@@ -38,17 +47,22 @@ class Cleaning(Recording):
         Raises:
             VersionConflictError: Somebody else took over.
         """
-        try:
-            clean = await self.wipe(upload, freed)
-        except StoreUnavailableError:
-            clean = False
-        except asyncio.CancelledError:
-            with suppress(VersionConflictError, DatabaseUnavailableError):
-                await self.save(upload.lease_given_up())
-            raise
-        if not clean:
-            return await self.save(upload.lease_given_up())
-        return await self._record_cleaned(upload)
+        async with self._held(upload) as held:
+            try:
+                is_clean = await self.wipe(upload, freed)
+            except StoreUnavailableError:
+                is_clean = False
+            except asyncio.CancelledError:
+                with suppress(VersionConflictError, DatabaseUnavailableError):
+                    async with held.lock:
+                        await self.save(held.upload.lease_given_up())
+                raise
+            async with held.lock:
+                if is_clean:
+                    held.upload = await self._record_cleaned(held.upload)
+                else:
+                    held.upload = await self.save(held.upload.lease_given_up())
+            return held.upload
 
     async def wipe(self, upload: Upload, freed: Freed | None = None) -> bool:
         """Make the store forget an upload and its object; whether it shows nothing of them any more.
@@ -131,3 +145,31 @@ class Cleaning(Recording):
             async for multipart in self.store.list_multiparts(key)
             if multipart.key == key
         ]
+
+    # --- the lease ------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _held(self, upload: Upload) -> AsyncIterator[Held]:
+        """Renew the lease until the block ends."""
+        held = Held(upload)
+        renewal = asyncio.create_task(self._renew(held))
+        try:
+            yield held
+        finally:
+            async with held.lock:
+                renewal.cancel()
+            await asyncio.gather(renewal, return_exceptions=True)
+
+    async def _renew(self, held: Held) -> None:
+        began_as = held.upload.state
+        while True:
+            await self.clock.sleep(self.config.lease_renewal.total_seconds())
+            async with held.lock:
+                if held.upload.state is not began_as:
+                    return
+                try:
+                    held.upload = await self.save(held.upload.lease_renewed(self.lease))
+                except VersionConflictError:
+                    return  # somebody took over: what we still do will not be saved
+                except DatabaseUnavailableError:
+                    continue

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from types import MappingProxyType
 
-from uploadcore.cleaning import Cleaning
+from uploadcore.cleaning import Cleaning, Held
 from uploadcore.errors import (
     ChecksumMismatchError,
     DatabaseUnavailableError,
@@ -36,14 +36,6 @@ from uploadcore.upload import Expected, Strategy, Transition, Upload
 __all__ = ["UploadSteps", "object_headers"]
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class _Held:
-    """An upload whose lease is being renewed. `lock` is held while the renewal is under way."""
-
-    upload: Upload
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 def object_headers(upload: Upload) -> ObjectHeaders:
@@ -143,7 +135,7 @@ class UploadSteps(Cleaning):
                         await self._advance(held, Upload.lease_given_up)
                 raise
 
-    async def _assemble(self, held: _Held, parts: Sequence[StoredPart] | None) -> Upload:
+    async def _assemble(self, held: Held, parts: Sequence[StoredPart] | None) -> Upload:
         upload = held.upload
         is_multipart = upload.strategy is Strategy.MULTIPART
         if parts is None:
@@ -161,7 +153,7 @@ class UploadSteps(Cleaning):
             return await self._settle(held, found)
         return await (self._advance(held, Upload.lease_given_up) if known else self._lost(held))
 
-    async def _complete(self, held: _Held, parts: Sequence[StoredPart]) -> bool:
+    async def _complete(self, held: Held, parts: Sequence[StoredPart]) -> bool:
         """Call the store. `False` if it knows no such multipart upload; any other answer is for a look at the object to tell."""
         upload, expected = held.upload, expected_of(held.upload)
         checksum = self._verifiable(expected.checksum)
@@ -186,7 +178,7 @@ class UploadSteps(Cleaning):
             ) from exc
         return True
 
-    async def _parts_to_assemble(self, held: _Held) -> Sequence[StoredPart] | None:
+    async def _parts_to_assemble(self, held: Held) -> Sequence[StoredPart] | None:
         """After a take-over: the parts as listed now; `None` if the store knows no such multipart upload."""
         upload = held.upload
         try:
@@ -199,7 +191,7 @@ class UploadSteps(Cleaning):
             raise PartsMissingError(upload_id=upload.id, missing=ledger.missing, mismatched=ledger.mismatched)
         return ledger.parts
 
-    async def _settle(self, held: _Held, found: StoredObject) -> Upload:
+    async def _settle(self, held: Held, found: StoredObject) -> Upload:
         """Record what stands under the key: the whole, or something else."""
         if _is_whole(held.upload, found):
             async with held.lock:
@@ -210,7 +202,7 @@ class UploadSteps(Cleaning):
             return await self.clean(held.upload)
         return held.upload
 
-    async def _lost(self, held: _Held) -> Upload:
+    async def _lost(self, held: Held) -> Upload:
         """Neither upload nor object: remember the first sighting, act on one that is old enough."""
         upload = held.upload
         if upload.lost_at is None:
@@ -224,7 +216,7 @@ class UploadSteps(Cleaning):
         )
         return held.upload
 
-    async def _give_up(self, held: _Held) -> Upload:
+    async def _give_up(self, held: Held) -> Upload:
         """Make the store abort, then look: what stands then stands."""
         if held.upload.address.storage_upload_id is not None:
             await self.store.abort_multipart(held.upload.address)
@@ -249,32 +241,7 @@ class UploadSteps(Cleaning):
             return None
         return checksum
 
-    @asynccontextmanager
-    async def _held(self, upload: Upload) -> AsyncIterator[_Held]:
-        """Renew the lease until the block ends."""
-        held = _Held(upload)
-        renewal = asyncio.create_task(self._renew(held))
-        try:
-            yield held
-        finally:
-            async with held.lock:
-                renewal.cancel()
-            await asyncio.gather(renewal, return_exceptions=True)
-
-    async def _renew(self, held: _Held) -> None:
-        while True:
-            await self.clock.sleep(self.config.lease_renewal.total_seconds())
-            async with held.lock:
-                if held.upload.state is not UploadState.COMPLETING:
-                    return
-                try:
-                    held.upload = await self.save(held.upload.lease_renewed(self.lease))
-                except VersionConflictError:
-                    return  # somebody took over: what we still do will not be saved
-                except DatabaseUnavailableError:
-                    continue
-
-    async def _advance(self, held: _Held, verb: Callable[[Upload], Transition]) -> Upload:
+    async def _advance(self, held: Held, verb: Callable[[Upload], Transition]) -> Upload:
         """Save what `verb` makes of the latest version held."""
         async with held.lock:
             held.upload = await self.save(verb(held.upload))

@@ -1,7 +1,8 @@
 """Background: expire, recover, clean up. One bounded pass at a time, safe on any number of instances at once.
 
-What a pass does to an upload it does under the upload's lease, or under a version that only one instance can save. Instances are handed
-the same list of what is due, and go through it in an order of their own: who comes second has lost one statement, by its version.
+What a pass does to an upload it does under the upload's lease, or under a version that only one instance can save. Nothing is claimed
+beforehand: each instance takes a share of what is due at random, and who comes second with an upload has lost one look and one statement,
+refused by its version.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 16
 """Uploads, files and orphans seen to at a time by one process: what waits for the store holds up no other, and the store is not flooded."""
+CHOICE = 10
+"""Of how many times as many that are due a pass takes its share, at random: of a backlog, instances at work at once seldom take the same."""
 PURGES = 10
 """How often one pass drops old records; what is left then is for the next."""
 MOST_COUNTED = 10_000
@@ -78,15 +81,14 @@ class Sweeper:
         if dry_run:
             return await self._counted()
         async with self._database.reader() as tx:
-            uploads = await tx.uploads.due(self._config.batch)
-            files = await tx.files.due(self._config.batch)
-        due: list[Upload | File] = [*uploads, *files]
-        random.shuffle(due)
+            uploads = await tx.uploads.due(self._config.batch * CHOICE)
+            files = await tx.files.due(self._config.batch * CHOICE)
+        found: list[Upload | File] = [*uploads, *files]
+        due = random.sample(found, min(len(found), self._config.batch))
         await self._done_or_late(self._begin(one.id, partial(self._see_to_one, one)) for one in due)
         await self._done_or_late([self._begin("orphans", self._clear_orphans), self._begin("old records", self._purge)])
         account, self._account = self._account, _Account()
-        is_full = self._config.batch in {len(uploads), len(files)}
-        return account.report(more=account.has_more or (is_full and account.has_done_something))
+        return account.report(more=account.has_more or (len(found) > len(due) and account.has_done_something))
 
     async def close(self) -> None:
         """Stop; leases are given up, so that another process goes on at once."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 
 import pytest
 
-from tests.unit.core.rig import BODY, OWNER, PART, Rig
-from uploadcore import FileStatus, UploadState
+from tests.unit.core.rig import BODY, OWNER, PART, Rig, until
+from uploadcore import FileStatus, SweepReport, UploadState
 from uploadcore.errors import StoreUnavailableError, UploadBusyError
 from uploadcore.ports import ObjectHeaders
 from uploadcore.upload import Address
@@ -113,13 +114,35 @@ async def test_an_abort_taken_over_by_the_sweeper_answers_what_it_did(rig: Rig) 
     held = rig.store.faults.hold("abort_multipart")
     aborting = asyncio.ensure_future(rig.abort(upload.id))
     await held.reached.wait()
+    frozen = rig.database.faults.hold("transaction")  # its process stands still, and renews nothing
     rig.after(seconds=31)
+    await frozen.reached.wait()
 
-    assert (await rig.core.sweep()).cleaned == 1
+    assert (await rig.another_core().sweep()).cleaned == 1
     held.let_go()
+    frozen.let_go()
 
     assert (await aborting).state is UploadState.ABORTED
     assert rig.events == ["upload.aborted"]
+
+
+async def test_an_abort_at_a_slow_store_keeps_its_lease(rig: Rig) -> None:
+    def has_another_lease(before: datetime | None) -> bool:
+        return rig.only().lease_until != before
+
+    upload = await rig.begin()
+    held = rig.store.faults.hold("abort_multipart")
+    aborting = asyncio.ensure_future(rig.abort(upload.id))
+    await held.reached.wait()
+    for _ in range(6):
+        lease_until = rig.only().lease_until
+        await until(lambda: rig.clock.sleepers > 0)
+        rig.after(seconds=10)
+        await until(partial(has_another_lease, lease_until))
+        assert await rig.another_core().sweep() == SweepReport()
+    held.let_go()
+
+    assert (await aborting).state is UploadState.ABORTED
 
 
 async def test_rule_6_of_an_abort_and_an_expiry_the_first_reason_stands(rig: Rig) -> None:

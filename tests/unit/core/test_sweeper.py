@@ -137,6 +137,20 @@ async def test_what_is_underway_when_a_core_is_closed_is_free_for_another_at_onc
     assert (await rig.core.sweep()).cleaned == 1
 
 
+async def test_two_passes_of_one_core_at_once_do_not_meet(rig: Rig) -> None:
+    await rig.begin()
+    rig.after(days=1)
+    held = rig.store.faults.hold("abort_multipart")
+    first = asyncio.ensure_future(rig.core.sweep())
+    await held.reached.wait()
+
+    second = await rig.core.sweep()
+    held.let_go()
+
+    assert (await first).expired + second.expired == 1
+    assert rig.store.calls["abort_multipart"] == 1
+
+
 async def test_a_defect_met_with_one_upload_is_logged_and_stops_no_other(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -412,6 +426,21 @@ async def test_a_listing_that_was_to_go_on_ends_with_its_core(rig: Rig, monkeypa
 
     async with rig.another_core() as core:
         assert (await core.sweep()).more
+
+
+async def test_an_orphan_whose_abort_hangs_holds_up_no_pass(rig: Rig) -> None:
+    await stray(rig)
+    rig.after(days=2)
+    held = rig.store.faults.hold("abort_multipart")
+    sweeping = asyncio.ensure_future(rig.core.sweep())
+    await held.reached.wait()
+    rig.clock.advance(rig.config.lease)
+
+    first, second = await sweeping, await rig.core.sweep()
+    held.let_go()
+    await until(lambda: not rig.store.multiparts)
+
+    assert (first.orphans, second.orphans, (await rig.core.sweep()).orphans) == (0, 0, 1)
 
 
 async def test_an_orphan_that_can_not_be_aborted_stops_no_other(rig: Rig) -> None:
