@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from types import SimpleNamespace
 from typing import Any
@@ -204,11 +205,14 @@ class Issuer:
         self.keys: list[dict[str, Any]] = []
         self.asked = 0
         self.status = 200
+        self.answers = threading.Event()
+        self.answers.set()
         issuer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 issuer.asked += 1
+                issuer.answers.wait(30)
                 body = json.dumps({"keys": issuer.keys}).encode()
                 self.send_response(issuer.status)
                 self.send_header("Content-Length", str(len(body)))
@@ -323,6 +327,29 @@ async def test_keys_that_can_not_be_fetched_are_an_outage_not_a_verdict(issuer: 
 
     with pytest.raises(OverloadedError):
         await verdict(with_jwks(issuer), signed(RSA_KEY, "RS256", {"kid": "rsa"}))
+
+
+async def test_an_issuer_that_hangs_keeps_nobody_waiting_whose_key_is_known(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uploadcore_http.tokens.PATIENCE", 0.0)
+    issuer.publish(("rsa", RSA_KEY))
+    keys = JwksKeys(issuer.url, ["RS256"], lifetime=0.0, cooldown=0.0)
+    while keys._find("rsa") is None:
+        with suppress(OverloadedError):
+            await keys.key_for("rsa")
+    issuer.answers.clear()
+
+    try:
+        for _ in range(3):
+            assert await keys.key_for("rsa") is not None
+            with pytest.raises(OverloadedError):
+                await keys.key_for("made up")
+        assert issuer.asked <= 3, "one that hangs is asked once at a time"
+    finally:
+        issuer.answers.set()
+        if keys._fetching is not None:
+            await keys._fetching
 
 
 async def test_keys_known_before_outlast_the_issuers_outage(issuer: Issuer) -> None:

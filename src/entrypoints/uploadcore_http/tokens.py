@@ -8,6 +8,7 @@ import logging
 import re
 import time
 from collections.abc import Sequence
+from http.client import HTTPException
 from typing import Any, Protocol
 
 import jwt
@@ -24,6 +25,8 @@ LEEWAY = 5.0
 """Seconds an issuer's clock may differ from ours."""
 MAX_TOKEN_SIZE = 8 * 1024
 """Bytes: what common servers take for a header line."""
+PATIENCE = 1.0
+"""Seconds a request waits for the issuer's keys."""
 REMEMBERED = 10_000
 """Tokens whose verdict is kept: about 3 MiB."""
 REMEMBERED_FOR = 300.0
@@ -84,22 +87,29 @@ class JwksKeys:
         self._cooldown = cooldown
         self._keys: list[jwt.PyJWK] = []
         self._fetched_at = self._tried_at = float("-inf")
-        self._fetching = asyncio.Lock()
+        self._fetching: asyncio.Task[None] | None = None
 
     async def key_for(self, key_id: str | None) -> Any | None:
         """The key with this id; without an id, the only key there is.
 
         Raises:
-            OverloadedError: No key could be fetched yet, so nobody can be told from anybody.
+            OverloadedError: The set could not be fetched yet, and without it nobody can tell.
         """
-        now = time.monotonic()
-        if now - self._fetched_at > self._lifetime:
-            await self._fetch(before=now)
         found = self._find(key_id)
-        if found is None and now - self._tried_at > self._cooldown:
-            await self._fetch(before=now)
-            found = self._find(key_id)
-        if not self._keys:
+        now = time.monotonic()
+        is_old = now - self._fetched_at > self._lifetime
+        if found is None or is_old:
+            # An issuer that is slow or away is asked again and again, but keeps those waiting only who come when it is: for the others the keys
+            # there are have to do.
+            if self._fetching is None and now - self._tried_at > (
+                min(1.0, self._cooldown) if is_old else self._cooldown
+            ):
+                self._tried_at = now
+                self._fetching = asyncio.create_task(self._fetch())
+            if self._fetching is not None:
+                await asyncio.wait({self._fetching}, timeout=self._tried_at + PATIENCE - now)
+                found = self._find(key_id)
+        if not self._keys or (found is None and self._fetching is not None):
             raise OverloadedError("the issuer's keys can't be fetched just now", retry_after=2)
         return found
 
@@ -108,18 +118,16 @@ class JwksKeys:
         usable = [key for key in self._keys if key_id is None or key.key_id == key_id]
         return usable[0] if len(usable) == 1 else None
 
-    async def _fetch(self, *, before: float) -> None:
-        """Fetch the set, one caller at a time. What can't be fetched leaves the keys there are."""
-        async with self._fetching:
-            if self._tried_at >= before or time.monotonic() - self._tried_at < min(1.0, self._cooldown):
-                return  # another caller just did
-            self._tried_at = time.monotonic()
-            try:
-                self._keys = await asyncio.to_thread(self._client.get_signing_keys)
-                self._fetched_at = self._tried_at
-            except jwt.PyJWTError as exc:
-                reason = type(exc).__name__
-                log.warning("the issuer's keys were not fetched: %s", reason, extra={"reason": reason})
+    async def _fetch(self) -> None:
+        """Fetch the set. What can't be fetched leaves the keys there are."""
+        try:
+            self._keys = await asyncio.to_thread(self._client.get_signing_keys)
+            self._fetched_at = self._tried_at
+        except (jwt.PyJWTError, OSError, ValueError, HTTPException) as exc:
+            reason = type(exc).__name__
+            log.warning("the issuer's keys were not fetched: %s", reason, extra={"reason": reason})
+        finally:
+            self._fetching = None
 
 
 class JwtAuthenticator:
