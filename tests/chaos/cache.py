@@ -60,7 +60,7 @@ class Titles:
 
 async def cache_away(lab: Lab) -> str:
     """Redis down, hung, flushed: errors 0; readiness green; p99 at most twice warm database reads'; stale upload state 0; stale file metadata ≤ TTL."""
-    count = lab.sized(2_000, 800)
+    count = lab.sized(3_000, 1_500)
     ttl = f"{TTL:g}s"
     async with (
         lab.world(UPLOADCORE_FILE_CACHE_TTL=ttl) as world,

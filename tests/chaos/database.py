@@ -133,7 +133,10 @@ async def _recovered(http: httpx.AsyncClient, instance: Instance, back: float) -
 
 
 async def cut_at_commit(lab: Lab) -> str:
-    """Connection lost at COMMIT, before and after the server has seen it, and at any other answer: applied exactly once."""
+    """Connection lost at COMMIT, before and after the server has seen it, and at any other answer: applied exactly once.
+
+    With a commit that was not answered taken for one that was made, it failed: uploads that were acknowledged were not found.
+    """
     count = lab.sized(300, 60)
     async with lab.world() as world, Client(world.fleet.url, chance=lab.chance) as client:
         told = []
