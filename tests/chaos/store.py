@@ -55,7 +55,7 @@ async def store_refuses(lab: Lab) -> str:
             for fault in faults:
                 fault.end()
             assert len(done) >= SUCCEEDING * count, f"{len(failed)} of {count} failed: {failed[:3]}"
-            assert refused >= 0.9 * SHARE * calls, f"only {refused} of {calls} were refused"
+            assert refused >= 0.7 * SHARE * calls, f"only {refused} of {calls} were refused"
             await world.conserved([upload.upload_id for upload in done])
     finally:
         parts.close()
