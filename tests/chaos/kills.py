@@ -30,25 +30,37 @@ Many = Callable[[list[Uploaded]], Awaitable[None]]
 
 
 async def killed_initiating(lab: Lab) -> str:
-    """`kill -9` before and after CreateMultipartUpload: another instance opens what was begun; the client's key finds it."""
+    """`kill -9` before and after CreateMultipartUpload: another instance opens what was begun; the client's key finds it.
+
+    Seen to fail with the take-over of `pending` left out of the sweeper: 26 still pending ten seconds after the lease.
+    """
     async with _fleet(lab) as (world, client):
         return await _conserved(world, await _initiating(world, client, lab.sized(8, 1)))
 
 
 async def killed_completing(lab: Lab) -> str:
-    """`kill -9` before and after CompleteMultipartUpload: another instance completes; the client is told the same as ever."""
+    """`kill -9` before and after CompleteMultipartUpload: another instance completes; the client is told the same as ever.
+
+    Seen to fail with the take-over of `completing` left out: 25 still completing ten seconds after the lease.
+    """
     async with _fleet(lab) as (world, client):
         return await _conserved(world, await _completing(world, client, lab.sized(8, 1)))
 
 
 async def killed_aborting(lab: Lab) -> str:
-    """`kill -9` before and after AbortMultipartUpload: another instance cleans up; aborting again says it is done."""
+    """`kill -9` before and after AbortMultipartUpload: another instance cleans up; aborting again says it is done.
+
+    Seen to fail with the take-over of `aborting` left out: 26 still aborting ten seconds after the lease.
+    """
     async with _fleet(lab) as (world, client):
         return await _conserved(world, await _aborting(world, client, lab.sized(8, 1)))
 
 
 async def killed_at_each_edge(lab: Lab) -> str:
-    """`kill -9` once at each of the six edges."""
+    """`kill -9` once at each of the six edges.
+
+    Seen to fail as the three above.
+    """
     async with _fleet(lab) as (world, client):
         rounds = [await kill(world, client, 1) for kill in (_initiating, _completing, _aborting)]
         return await _conserved(world, *rounds)
@@ -181,7 +193,7 @@ async def _taken_over(world: World, killed_at: float) -> float:
 async def killed_under_load(lab: Lab) -> str:
     """One of two instances is killed under 200 concurrent uploads of the SDK: no upload fails at its client.
 
-    With a client that does not try again, it failed: calls in flight at the instance were lost.
+    Seen to fail with clients that try once: 23 of 60 uploads failed.
     """
     count = lab.sized(200, 60)
     loop = asyncio.get_running_loop()

@@ -21,7 +21,7 @@ from tests.chaos.lab import Lab, running_lab
 
 Experiment = Callable[[Lab], Awaitable[str]]
 
-LIMIT = 600.0
+LIMIT = 900.0
 """Seconds after which an experiment counts as hanging."""
 
 
