@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import jwt
@@ -36,6 +38,7 @@ async def clocks_apart(lab: Lab) -> str:
     """Instance clocks 14 min ahead and behind: uploads succeed; leases hold; signing goes by the store's time; doctor and /health/ready say so.
 
     Tokens are made without `iat`: an instance that is behind refuses one that was issued in its future.
+    With URLs signed by the instance's own clock, they were signed 840 s away from the truth.
     """
     count, held = lab.sized(120, 24), lab.sized(26, 8)
     async with lab.world(UPLOADCORE_LEASE=f"{LEASE:g}s") as world, _client(world, lab) as client:
@@ -44,6 +47,8 @@ async def clocks_apart(lab: Lab) -> str:
             await world.fleet.restart(instance)
         done, failed = await call_many(count, lambda _: client.upload(), at_once=16)
         assert not failed, f"{len(failed)} of {count} failed: {failed[:3]}"
+        signed_off = [await _signed_off(client, instance) for instance in world.fleet.instances]
+        assert max(signed_off) <= NEAR_ENOUGH, f"URLs are signed {signed_off} s away from the truth"
         said = [await _says(instance) for instance in world.fleet.instances]
         found = await _doctor(world, OFFSETS["instance-1"])
         took = []
@@ -56,9 +61,9 @@ async def clocks_apart(lab: Lab) -> str:
                 await client.complete(upload)
             done += uploads
         books = await world.conserved([upload.upload_id for upload in done])
-        assert books.states["completed"] == len(done) == len(books.uploads), dict(books.states)
+        assert books.states["completed"] == len(done) == len(books.uploads) - len(signed_off), dict(books.states)
     return (
-        f"{count} uploads by instances {', '.join(f'{minutes:+} min' for minutes in OFFSETS.values())}, failed 0; "
+        f"{count} uploads by instances {', '.join(f'{minutes:+} min' for minutes in OFFSETS.values())}, failed 0; URLs signed at most {max(signed_off):.0f} s off; "
         f"2 x {held} completions held for 2 leases, taken over early 0, after the kill {', '.join(f'{each:.1f}' for each in took)} s "
         f"after the lease; health: {'; '.join(said)}; doctor: {found}"
     )
@@ -80,6 +85,16 @@ def _timeless(owner: str) -> str:
     """A token that does not say when it was issued."""
     claims = {"sub": owner, "aud": "uploadcore", "iss": "uploadcore", "exp": int(time.time()) + 7_200}
     return jwt.encode(claims, JWT_KEY, algorithm="HS256")
+
+
+async def _signed_off(client: Client, instance: Instance) -> float:
+    """By how many seconds the time that an instance signs at is wrong."""
+    upload = client.new(16)
+    await client.initiate(upload, url=instance.url)
+    [told] = parse_qs(urlsplit(upload.parts[0]["url"]).query)["X-Amz-Date"]
+    await client.abort(upload)
+    signed_at = datetime.strptime(told, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    return abs((datetime.now(UTC) - signed_at).total_seconds())
 
 
 async def _says(instance: Instance) -> str:
