@@ -78,7 +78,9 @@ class Health:
         return "ready" if self._lifecycle.is_started else "starting"
 
     async def checks(self) -> Mapping[str, str]:
-        """Each port's state."""
+        """Each port's state; while draining as it was found last, for the load balancer is to hear of that at once."""
+        if self._lifecycle.is_draining and self._found:
+            return self._found
         async with self._looking:
             if time.monotonic() - self._found_at > PROBE_INTERVAL:
                 store, database, cache = await asyncio.gather(
@@ -175,8 +177,9 @@ async def live(request: ApiRequest) -> BytesResponse:
 async def ready(request: ApiRequest, health: NamedDependency[Health]) -> BytesResponse:
     """Started, not draining. The body tells what is wrong without failing for it."""
     del request
-    status = health.status
-    body = HealthBody(status, await health.checks(), health.clock())
+    checks = await health.checks()
+    status = health.status  # asked afterwards: it may have begun to drain meanwhile
+    body = HealthBody(status, checks, health.clock())
     return json_response(body, 200 if status == "ready" else 503)
 
 

@@ -202,7 +202,8 @@ class JwtAuthenticator:
                 audience=self._audience,
                 issuer=self._issuer,
                 leeway=LEEWAY,
-                options={"require": ["exp", "aud", "iss", "sub"]},
+                # When it was issued decides nothing (RFC 7519, section 4.1.6), and a clock of ours that is behind must not refuse it.
+                options={"require": ["exp", "aud", "iss", "sub"], "verify_iat": False},
             )
             expires = int(claims["exp"])
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError, OverflowError):

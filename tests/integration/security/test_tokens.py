@@ -13,8 +13,8 @@ import pytest
 from tests.integration.http.service import KEY, Service
 from uploadcore_http import JwtAuthenticator, SharedKey
 
-NOW = int(time.time())
-GOOD: dict[str, Any] = {"sub": "owner", "aud": "uploadcore", "iss": "uploadcore", "exp": NOW + 600}
+NOW, DAY = int(time.time()), 86_400  # tests run some time after they were collected
+GOOD: dict[str, Any] = {"sub": "owner", "aud": "uploadcore", "iss": "uploadcore", "exp": NOW + DAY}
 
 
 def base64url(content: bytes) -> bytes:
@@ -33,7 +33,7 @@ def of(**changes: Any) -> bytes:
 
 NO_AUDIENCES: list[Any] = [1, None, [], {"uploadcore": 1}, [["uploadcore"]], [1]]
 NO_ISSUERS: list[Any] = [1, None, ["uploadcore"], {"uploadcore": 1}]
-NO_BEGINNINGS: list[Any] = ["tomorrow", [], {}, NOW + 60, 10**400]
+NO_BEGINNINGS: list[Any] = ["tomorrow", [], {}, NOW + DAY, 10**400]
 NO_ENDS: list[Any] = [None, False, -1, 0, "", {}, -(10**400), "1e400"]
 NO_SUBJECTS: list[Any] = [1, True, None, ["owner"], {"owner": 1}, 1.5]
 
@@ -50,7 +50,7 @@ WRONG_CLAIMS: dict[str, bytes] = {
     **{f"an exp that is {value!r}": of(exp=value) for value in NO_ENDS},
     **{f"an nbf that is {value!r}": of(nbf=value) for value in NO_BEGINNINGS},
     "an exp of 5,000 digits": json.dumps({**GOOD, "exp": "E"}).replace('"E"', "9" * 5_000).encode(),
-    "exp twice, the last gone by": b'{"exp":%d,' % (NOW + 600) + json.dumps({**GOOD, "exp": 1}).encode()[1:],
+    "exp twice, the last gone by": b'{"exp":%d,' % (NOW + DAY) + json.dumps({**GOOD, "exp": 1}).encode()[1:],
     "nested arrays": b'{"a":' + b"[" * 1_500 + b"]" * 1_500 + b"," + of()[1:],
     "nested arrays without end": b"[" * 4_000,
     "text": b'"owner"',
