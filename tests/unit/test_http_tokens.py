@@ -71,7 +71,7 @@ async def test_one_issued_by_a_clock_that_is_ahead_of_ours_is_good(shared: JwtAu
 NOW = int(time.time())
 BAD_CLAIMS: dict[str, dict[str, Any]] = {
     "expired": {"exp": NOW - 60},
-    "not yet": {"nbf": NOW + 600},
+    "not yet": {"nbf": NOW + 86_400},
     "no exp": {"exp": None},
     "no aud": {"aud": None},
     "no iss": {"iss": None},
