@@ -96,7 +96,6 @@ class Client:
         chance: random.Random | None = None,
         attempts: int = ATTEMPTS,
         owners: int = 8,
-        tokens: Callable[[str], str] = token,
     ) -> None:
         self.url = url
         self.chance = chance or random.Random()
@@ -104,7 +103,7 @@ class Client:
         self.seconds: dict[str, list[float]] = {}
         self._attempts = attempts
         self._owners = [f"owner-{number}" for number in range(owners)]
-        self._tokens = {owner: tokens(owner) for owner in self._owners}
+        self._tokens = {owner: token(owner) for owner in self._owners}
         self._http = httpx.AsyncClient(timeout=TIMEOUT, limits=LIMITS, trust_env=False)
 
     async def __aenter__(self) -> Self:
