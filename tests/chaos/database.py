@@ -56,7 +56,7 @@ async def database_down(lab: Lab) -> str:
             held = len(acknowledged)
             world.database.up()
             back = time.monotonic()
-            took = [await _recovered(http, instance, back) for instance in world.fleet.instances]
+            took = await asyncio.gather(*(_recovered(http, instance, back) for instance in world.fleet.instances))
             await until(lambda: len(acknowledged) >= held + 8, 60, "the uploads do not go on")
         for upload_ in known:
             await patient.send(upload_, upload_.parts)
@@ -124,11 +124,11 @@ async def _recovered(http: httpx.AsyncClient, instance: Instance, back: float) -
     while True:
         answer = await http.post(f"{instance.url}/v1/uploads", json={"filename": "a", "size": 1}, headers=headers)
         took = time.monotonic() - back
+        if took > RECOVERED:
+            raise Violation(f"{instance.name} answers {answer.status_code} {took:.1f} s after the database is back")
         if answer.status_code == 201:
             await http.delete(f"{instance.url}/v1/uploads/{answer.json()['id']}", headers=headers)
             return took
-        if took > RECOVERED:
-            raise Violation(f"{instance.name} answers {answer.status_code} {took:.1f} s after the database is back")
         await asyncio.sleep(0.1)
 
 
@@ -175,4 +175,4 @@ async def cut_at_commit(lab: Lab) -> str:
 
 
 EXPERIMENTS = (database_down, cut_at_commit)
-CI = (database_down, cut_at_commit)
+CI = (cut_at_commit,)

@@ -140,6 +140,7 @@ async def _rounds(
             await asyncio.gather(world.fleet.revive(), after(uploads))
             done += uploads
     held = f"{COUNTED * kills} in {kills} kill{'s' if kills > 1 else ''}"
+    held += f" of {victims} instances at once" if victims > 1 else ""
     return Rounds(f"{call}: {held} before the effect, {held} after it", done, slowest)
 
 
@@ -183,10 +184,10 @@ async def _taken_over(world: World, killed_at: float) -> float:
     while True:
         stirring = await unrest(world.database_url)
         took = time.monotonic() - killed_at - LEASE
+        if took > TAKEN_OVER:
+            raise Violation(f"not all taken over {took:.1f} s after the lease: {dict(stirring)}")
         if not any(stirring[state] for state in RESTLESS):
             return took
-        if took > TAKEN_OVER:
-            raise Violation(f"not taken over {took:.1f} s after the lease: {dict(stirring)}")
         await asyncio.sleep(0.1)
 
 
@@ -228,4 +229,4 @@ async def killed_under_load(lab: Lab) -> str:
 
 
 EXPERIMENTS = (killed_initiating, killed_completing, killed_aborting, killed_under_load)
-CI = (killed_at_each_edge, killed_under_load)
+CI = (killed_at_each_edge,)
