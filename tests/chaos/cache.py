@@ -195,7 +195,7 @@ async def _cache_works(world: World) -> None:
 
 
 async def hot_file(lab: Lab) -> str:
-    """1,000 concurrent misses of one hot file: at most one database read per instance.
+    """1,000 concurrent misses of one hot file, or nearly: at most one database read per instance.
 
     With a read for each who asks, it failed: the database did not answer within 1.5 s, and 371 of 1,000 were told so.
     """
@@ -222,6 +222,8 @@ async def hot_file(lab: Lab) -> str:
             assert 0 < most <= 1, f"{[read.met for read in reads]} reads of {asked} misses"
             world.database.faults.clear()
         misses = await _counted(world, "uploadcore_cache_reads_total", 'kind="file"', 'result="miss"')
+        # The few that come once the file is read find it.
+        assert misses > rounds * asked / 2, f"only {misses:.0f} of {rounds * asked} were misses: nothing was at stake"
         await world.conserved([file.upload_id])
     return (
         f"{rounds} times {asked} asked at once after a flush, {misses:.0f} of {rounds * asked} misses; "
@@ -329,4 +331,4 @@ async def _shown(world: World, client: Client, file: Uploaded) -> Counter[str]:
 
 
 EXPERIMENTS = (cache_away, hot_file, late_fill)
-CI = (hot_file, late_fill)
+CI = (hot_file,)
