@@ -114,6 +114,11 @@ class MeasuredStore:
         self.presign_get = store.presign_get
 
     @property
+    def within(self) -> ObjectStore:
+        """The store that is measured."""
+        return self._store
+
+    @property
     def bucket(self) -> str:
         """The store's."""
         return self._store.bucket

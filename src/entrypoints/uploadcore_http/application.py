@@ -15,6 +15,7 @@ from litestar.handlers import HTTPRouteHandler
 from uploadcore import UploadCore
 from uploadcore.ports import ObjectStore
 from uploadcore_app import Container, Settings, open_app
+from uploadcore_app.measured import MeasuredStore
 from uploadcore_filesystem import FilesystemObjectStore
 from uploadcore_http.asgi import AsgiApp
 from uploadcore_http.auth import Authenticator, LoopbackDeveloper
@@ -173,7 +174,9 @@ def _authenticator(settings: Settings) -> Authenticator:
 
 
 def _data(store: ObjectStore) -> AsgiApp | None:
-    """The endpoint of the store's signed URLs, where they lead here."""
+    """The endpoint of the store's signed URLs, where they lead here. What `open_app` makes is measured; what it signs is not."""
+    if isinstance(store, MeasuredStore):
+        store = store.within
     return data_app(store) if isinstance(store, FilesystemObjectStore) else None
 
 

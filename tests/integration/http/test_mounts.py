@@ -19,6 +19,7 @@ from starlette.routing import Mount, Route
 from tests.integration.http.service import BASE, PEER
 from uploadcore import UploadCore
 from uploadcore.errors import ForbiddenError
+from uploadcore_app import load_settings, open_app
 from uploadcore_filesystem import FilesystemObjectStore
 from uploadcore_http import Principal, create_asgi
 from uploadcore_memory import MemoryDatabase, MemoryObjectStore
@@ -134,6 +135,17 @@ async def test_links_follow_the_public_url_where_one_is_given(tmp_path: Path) ->
 
     assert begun.headers["location"] == f"{public}/v1/uploads/{begun.json()['id']}"
     assert schema["servers"] == [{"url": public}]
+
+
+async def test_signed_urls_of_a_core_that_was_opened_from_settings_lead_here(tmp_path: Path) -> None:
+    async with open_app(load_settings(data_dir=tmp_path, public_url=BASE)) as app:
+        transport = httpx.ASGITransport(create_asgi(app.core, authenticate=by_header), client=PEER)
+        async with httpx.AsyncClient(transport=transport, base_url=BASE) as api:
+            asked = {"filename": "a", "size": 3, "sign": 1}
+            [part] = (await api.post("/v1/uploads", json=asked, headers={"x-user": "u_1"})).json()["parts"]
+            answer = await api.put(part["url"], content=b"abc", headers=part["headers"])
+
+    assert answer.status_code == 200
 
 
 async def test_what_an_authenticator_raises_on_purpose_is_answered_as_what_it_is() -> None:
