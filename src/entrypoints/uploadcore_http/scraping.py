@@ -14,11 +14,14 @@ from uploadcore_app import App, ConfigurationError
 from uploadcore_http.asgi import AsgiApp, Receive, Scope, Send
 from uploadcore_http.metrics import Metrics
 from uploadcore_http.operations import MetricsAccess
+from uploadcore_http.protocol import BoundedHttpProtocol
 from uploadcore_http.responses import BytesResponse
 
 __all__ = ["metrics_app", "metrics_served"]
 
 PATH = "/metrics"
+MAX_CONNECTIONS = 64
+"""Open at a time, idle ones included, beyond which a request is answered with 503. A scraper needs one."""
 
 log = logging.getLogger("uploadcore.http")
 
@@ -72,6 +75,8 @@ async def metrics_served(app: App) -> AsyncIterator[None]:
     application: Any = metrics_app(Metrics(app.core, app.measurements), access)
     config = uvicorn.Config(
         application,
+        http=BoundedHttpProtocol,
+        limit_concurrency=MAX_CONNECTIONS,
         ws="none",
         lifespan="off",
         log_config=None,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import subprocess
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -14,7 +17,8 @@ from tests.soak.service import COMMAND, Service, free_port, wait_until
 from uploadcore_app import ConfigurationError, Measurements, load_settings, open_app
 from uploadcore_http.metrics import Metrics
 from uploadcore_http.operations import MetricsAccess
-from uploadcore_http.scraping import metrics_app, metrics_served
+from uploadcore_http.protocol import MAX_HEAD
+from uploadcore_http.scraping import MAX_CONNECTIONS, metrics_app, metrics_served
 
 TOKEN = "a metrics token, a secret of the tests"
 
@@ -52,6 +56,42 @@ async def test_without_a_port_nothing_listens_and_a_port_that_is_taken_is_said()
             with pytest.raises(ConfigurationError, match="UPLOADCORE_METRICS_PORT"):
                 async with metrics_served(app):
                     raise AssertionError("it serves")
+
+
+@pytest.fixture
+async def port() -> AsyncIterator[int]:
+    """Where metrics are served."""
+    port = free_port()
+    settings = load_settings(storage="memory://", database="memory://", metrics_port=port)
+    async with open_app(settings) as app, metrics_served(app):
+        yield port
+
+
+async def answered(port: int, head: bytes) -> bytes:
+    """The first line of the answer to a request."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(head)
+    try:
+        async with asyncio.timeout(10):
+            return await reader.readline()
+    finally:
+        writer.close()
+
+
+async def test_a_head_has_a_bound(port: int) -> None:
+    unended = b"GET /metrics HTTP/1.1\r\nhost: a\r\nx: " + b"x" * MAX_HEAD
+
+    assert b" 400 " in await answered(port, unended)
+
+
+async def test_connections_have_a_bound(port: int) -> None:
+    whole = b"GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n"
+    assert b" 200 " in await answered(port, whole)
+
+    with ExitStack() as stack:
+        for _ in range(MAX_CONNECTIONS):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        assert b" 503 " in await answered(port, whole)
 
 
 def test_a_worker_tells_of_its_passes(tmp_path: Path) -> None:
