@@ -12,6 +12,7 @@ import inspect
 import logging
 import os
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,8 @@ _UNVERIFIED = frozenset({"upload_not_found", "file_not_found", "invalid_request"
 """Outcomes that leave it open whether what the caller gave as an id is one: it may be anything, and is not told."""
 OTLP = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
 """Names of the exporters, by `OTEL_EXPORTER_OTLP_PROTOCOL`."""
+LAST_WORD = 3.0
+"""Seconds that sending what is left may take at the end. The SDK's own bound is 30, in which an orchestrator kills what it stops."""
 
 
 class Span:
@@ -126,8 +129,12 @@ class Tracing:
         return Span(self, method, self.api.SpanKind.SERVER, {"http.request.method": method}, parent)
 
     def close(self) -> None:
-        """Send what is left. Blocks for as long as the exporter may take."""
-        self._provider.shutdown()
+        """Send what is left. Blocks for `LAST_WORD` at most: a collector that is away must not hold up the end of a process."""
+        ending = threading.Thread(target=self._provider.shutdown, name="uploadcore-last-spans", daemon=True)
+        ending.start()
+        ending.join(LAST_WORD)
+        if ending.is_alive():
+            log.warning("the last spans were not taken within %s s, and are lost", LAST_WORD)
 
 
 def current_trace_id() -> str | None:
@@ -143,7 +150,7 @@ def tracing_from(environment: Mapping[str, str] = os.environ) -> Tracing | None:
     """What the `OTEL_…` variables ask for; `None` where they ask for no traces, or what it takes is not installed.
 
     Raises:
-        ConfigurationError: They ask for an exporter that is not installed.
+        ConfigurationError: They ask for an exporter that is not installed, or for what can't be.
     """
     names = _exporters(environment)
     if not names:
@@ -165,9 +172,12 @@ def tracing_from(environment: Mapping[str, str] = os.environ) -> Tracing | None:
         )
     is_named = "OTEL_SERVICE_NAME" in environment or "service.name=" in environment.get("OTEL_RESOURCE_ATTRIBUTES", "")
     described = {"service.version": _version(), **({} if is_named else {"service.name": "uploadcore"})}
-    provider = TracerProvider(resource=Resource.create(described), shutdown_on_exit=False)
-    for name in names:
-        provider.add_span_processor(BatchSpanProcessor(installed[name].load()()))
+    try:
+        provider = TracerProvider(resource=Resource.create(described), shutdown_on_exit=False)
+        for name in names:
+            provider.add_span_processor(BatchSpanProcessor(installed[name].load()()))
+    except ValueError as exc:
+        raise ConfigurationError(f"an OTEL_… variable can't be used: {exc}") from exc
     return Tracing(provider)
 
 

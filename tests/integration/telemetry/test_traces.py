@@ -8,7 +8,8 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import httpx
 import pytest
 from dependency_injector import providers
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from tests.integration.http.service import BASE, KEY, PEER, bearer
@@ -279,6 +280,14 @@ def test_an_exporter_that_is_not_there_is_said_to_be_missing(environment: dict[s
         tracing_from(environment)
 
 
+@pytest.mark.parametrize("variable", ["OTEL_BSP_MAX_QUEUE_SIZE", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT"])
+def test_a_variable_that_cannot_be_used_is_said_in_one_line(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, "-1")  # where the SDK looks
+
+    with pytest.raises(ConfigurationError, match=r"OTEL_.*must be a"):
+        tracing_from({"OTEL_TRACES_EXPORTER": "console"})
+
+
 def test_without_the_extra_a_warning_names_it(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -312,3 +321,31 @@ async def test_what_is_left_is_sent_when_the_application_closes(exporter: InMemo
         assert not exporter._stopped
 
     assert exporter._stopped
+
+
+def test_a_collector_that_is_away_does_not_hold_up_the_end(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Away(SpanExporter):
+        answers, given_up = threading.Event(), threading.Event()
+
+        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+            self.answers.wait(10)
+            self.given_up.set()
+            return SpanExportResult.FAILURE
+
+    monkeypatch.setattr("uploadcore_app.tracing.LAST_WORD", 0.05)
+    away, provider = Away(), TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(away))
+    tracing = Tracing(provider)
+    span = tracing.work("work")
+    span.begin()
+    span.end("ok")
+
+    tracing.close()
+    is_held_up = away.given_up.is_set()
+    away.answers.set()
+
+    assert not is_held_up
+    assert "the last spans were not taken" in caplog.text
+    assert away.given_up.wait(10)
