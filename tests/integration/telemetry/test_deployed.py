@@ -33,6 +33,7 @@ from uploadcore_memory import MemoryEventPublisher
 ROOT = Path(__file__).parents[3]
 DASHBOARD = ROOT / "deploy/grafana/uploadcore.json"
 ALERTS = ROOT / "deploy/prometheus/alerts.yml"
+ALERTS_AT_WORK = Path(__file__).with_name("alerts_at_work.yml")
 DOCUMENT = ROOT / "docs/observability.md"
 
 SCRAPED = {"job", "instance"}
@@ -205,3 +206,12 @@ def test_prometheus_understands_every_expression(tmp_path: Path) -> None:
             ["promtool", "check", "rules", str(path)], capture_output=True, text=True, check=False, timeout=60
         )
         assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Debian: prometheus) is not installed")
+def test_alerts_fire_when_they_should_and_only_then() -> None:
+    tested = subprocess.run(
+        ["promtool", "test", "rules", str(ALERTS_AT_WORK)], capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert tested.returncode == 0, tested.stdout + tested.stderr
