@@ -13,8 +13,10 @@ from typing import Any
 from sqlalchemy import (
     CTE,
     BigInteger,
+    ColumnElement,
     Connection,
     Row,
+    Select,
     Text,
     bindparam,
     delete,
@@ -27,7 +29,7 @@ from sqlalchemy import (
     union_all,
     update,
 )
-from sqlalchemy.sql.dml import Insert
+from sqlalchemy.sql.dml import Insert, Update
 
 from uploadcore.events import Event, EventType
 from uploadcore.ports import Backlog, DeadLetter, Delivery, FailedDelivery
@@ -43,13 +45,25 @@ PURGED_AT_ONCE = 10_000
 HANDOVER = timedelta(minutes=1)
 """How long a new event is left alone by code of revision 0002, whose relay claims what is due and knows no destinations. Should nobody else be
 there any more, it takes over."""
+NEVER = timedelta(days=36_500)
+"""How long it leaves alone an event of a type that it does not know: reading one would end its relay, and with that its sweeper, each time anew."""
+KNOWN_TO_0002 = frozenset(
+    {
+        "upload.completed",
+        "upload.aborted",
+        "upload.expired",
+        "upload.failed",
+        "upload.reopened",
+        "file.deleted",
+    }
+)
 
 _c, _d = events.c, deliveries.c
 _earlier = deliveries.alias("earlier")
 _BIG = BigInteger()
 
 _INSERT = insert(events).values(
-    occurred_at=database_now(), attempts=0, due_at=database_now() + to_microseconds(HANDOVER)
+    occurred_at=database_now(), attempts=0, due_at=database_now() + bindparam("handover", type_=_BIG)
 )
 _LOCK = select(uploads.c.id).where(uploads.c.id == bindparam("upload_id_")).with_for_update()
 
@@ -59,19 +73,29 @@ _TURN = (
     .where(exists().where(_c.sequence.is_(None)))
     .with_for_update(of=installation, skip_locked=True)
 )
-_unnumbered = (
-    select(_c.position, func.row_number().over(order_by=_c.position).label("number"))
-    .where(_c.sequence.is_(None))
-    .order_by(_c.position)
-    .limit(bindparam("limit_", type_=_BIG))
-    .subquery("unnumbered")
-)
-_NUMBER = (
-    update(events)
-    .where(_c.position == _unnumbered.c.position)
-    .values(sequence=bindparam("last", type_=_BIG) + _unnumbered.c.number)
-)
-_NUMBER_FOR_NOBODY = _NUMBER.values(delivered_at=func.coalesce(_c.delivered_at, database_now()))
+_untaken = select(_c.position).where(_c.sequence.is_(None)).order_by(_c.position).limit(bindparam("limit_", type_=_BIG))
+# Locked before they are counted (and as a CTE: see `_unclaimed`), or what a purge drops after the statement began would take a number with it.
+_locked = _untaken.with_for_update().cte("locked")
+
+
+def _numbering(counted: Select[*tuple[Any, ...]], position: ColumnElement[int]) -> Update:
+    unnumbered = counted.add_columns(func.row_number().over(order_by=position).label("number")).subquery("unnumbered")
+    return (
+        update(events)
+        .where(_c.position == unnumbered.c.position)
+        .values(sequence=bindparam("last", type_=_BIG) + unnumbered.c.number)
+    )
+
+
+# On SQLite nobody else is there; and its driver counts no rows of a statement that begins with a CTE.
+_NUMBER = {
+    "sqlite": _numbering(_untaken, _c.position),
+    "postgresql": _numbering(select(_locked.c.position), _locked.c.position),
+}
+_NUMBER_FOR_NOBODY = {
+    dialect: numbering.values(delivered_at=func.coalesce(_c.delivered_at, database_now()))
+    for dialect, numbering in _NUMBER.items()
+}
 # What the code of revision 0002 has delivered has a position, but goes nowhere else.
 _SEND = insert(deliveries).from_select(
     ["sequence", "destination", "upload_id", "attempts", "due_at"],
@@ -108,12 +132,25 @@ _leasing = (
 )
 # A CTE, which PostgreSQL evaluates once: as a subquery with a limit it may be run again for each row, and claim more than that.
 _unclaimed = _FIRST_DUE.with_for_update(skip_locked=True).cte("unclaimed")
-_claimed = _leasing.where(_d.sequence == _unclaimed.c.sequence).cte("claimed")
+_has_event = exists().where(_c.sequence == _d.sequence)
+_claimed = _leasing.where(_d.sequence == _unclaimed.c.sequence, _has_event).cte("claimed")
+# The code of revision 0002 drops a day later what it has delivered, though it may still have deliveries: nothing is left to deliver then, and
+# whatever follows it of its upload would wait for ever.
+_orphaned = (
+    delete(deliveries)
+    .where(
+        _d.destination == bindparam("destination_"),
+        _d.sequence == _unclaimed.c.sequence,
+        ~_has_event,
+    )
+    .cte("orphaned")
+)
 _CLAIM = {
     "sqlite": _leasing.where(_d.sequence.in_(_FIRST_DUE.scalar_subquery())),
     "postgresql": select(_claimed.c.attempts.label("attempt"), events)
     .join(events, _c.sequence == _claimed.c.sequence)
-    .order_by(_c.sequence),
+    .order_by(_c.sequence)
+    .add_cte(_orphaned),
 }
 _BY_SEQUENCE = select(events).where(_c.sequence.in_(bindparam("sequences", expanding=True)))
 
@@ -281,6 +318,7 @@ def event_values(event: Event, suffix: str = "") -> dict[str, Any]:
         "upload_id": event.upload_id,
         "file_id": event.file_id,
         "data": json_text(event.data),
+        "handover": to_microseconds(HANDOVER if event.type in KNOWN_TO_0002 else NEVER),
     }
     return {f"{name}{suffix}": value for name, value in values.items()}
 
@@ -292,7 +330,7 @@ def insert_events(saved: CTE, count: int) -> Insert:
             *(bindparam(f"{name}_of_{number}", type_=_c[name].type).label(name) for name in _WRITTEN),
             database_now().label("occurred_at"),
             bindparam("attempts", 0, type_=_c.attempts.type).label("attempts"),
-            (database_now() + to_microseconds(HANDOVER)).label("due_at"),
+            (database_now() + bindparam(f"handover_of_{number}", type_=_BIG)).label("due_at"),
         ).select_from(saved)
         for number in range(count)
     ]
@@ -316,7 +354,7 @@ def _number(connection: Connection, destinations: Collection[str], limit: int) -
     if last is None:
         return 0
     numbering = _NUMBER if destinations else _NUMBER_FOR_NOBODY
-    numbered = connection.execute(numbering, {"last": last, "limit_": limit}).rowcount
+    numbered = connection.execute(numbering[connection.dialect.name], {"last": last, "limit_": limit}).rowcount
     for destination in destinations:
         connection.execute(_SEND, {"destination_": destination, "last": last, "newest": last + numbered})
     connection.execute(_COUNT, {"newest": last + numbered})
@@ -332,6 +370,8 @@ def _claim(connection: Connection, destination: str, limit: int, lease: timedelt
     # SQLite returns nothing but the updated table's own columns.
     attempts = {row.sequence: row.attempts for row in rows}
     found = {row.sequence: row for row in connection.execute(_BY_SEQUENCE, {"sequences": sorted(attempts)})}
+    if orphaned := sorted(attempts.keys() - found.keys()):  # see `_orphaned`
+        connection.execute(_ARRIVED, {"destination_": destination, "sequences": orphaned})
     return [Delivery(_event(found[at]), destination, attempts[at]) for at in sorted(found)]
 
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, cast
 
+import asyncpg
 import pytest
 from sqlalchemy import Connection, MetaData, Table, create_engine, insert, select, update
 
 from uploadcore.address import Address
+from uploadcore.events import EventType
 from uploadcore.file import File, FileStatus, Visibility
 from uploadcore.testing import make_event, make_file, make_upload
-from uploadcore.testing.outbox import backlog, claimed, numbered, purged, relayed, written
+from uploadcore.testing.outbox import backlog, claimed, claimed_ids, numbered, purged, relayed, written
+from uploadcore.testing.uploads import added_upload
+from uploadcore.testing.uploads import saved as saved_upload
+from uploadcore.upload import Transition
 from uploadcore_sql import SqlDatabase
 from uploadcore_sql.schema import migrate
 from uploadcore_sql.tables import files
@@ -237,3 +243,63 @@ async def test_an_event_that_the_older_relay_has_delivered_gets_a_position_and_g
     assert await numbered(either) == 1
     assert await claimed(either) == []
     assert await purged(either) == 1
+
+
+OLDER_PURGE = """
+    DELETE FROM uploadcore_events WHERE position IN (
+        SELECT position FROM uploadcore_events WHERE delivered_at <= {now} LIMIT 10)
+"""
+
+
+async def test_an_event_of_a_type_that_the_older_code_does_not_know_is_never_due_for_its_relay(
+    either: SqlDatabase,
+) -> None:
+    upload = await added_upload(either, make_upload("a"))
+    damaged = replace(make_event("saved", upload_id=upload.id), type=EventType.FILE_DAMAGED)
+    await saved_upload(either, Transition(upload, events=(damaged,)))
+    await written(either, [replace(damaged, id="added", upload_id="b"), make_event("known", upload_id="c")])
+
+    assert await older_code_claims(either, later=timedelta(days=3_650)) == ["known"]
+
+    assert sorted(await relayed(either)) == ["added", "known", "saved"]
+
+
+async def test_a_delivery_whose_event_the_older_code_has_dropped_holds_nothing_up(either: SqlDatabase) -> None:
+    await written(either, [make_event("a1", upload_id="a")])
+    await numbered(either, "one", "two")
+    await older_code(either, OLDER_DELIVERED, id="a1")
+    await older_code(either, OLDER_PURGE)
+    await written(either, [make_event("a2", upload_id="a"), make_event("b", upload_id="b")])
+    await numbered(either, "one", "two")
+
+    for destination in ("one", "two"):
+        assert await claimed_ids(either, destination=destination) == ["b"]
+        assert await claimed_ids(either, destination=destination) == ["a2"]
+    assert await backlog(either) == {"one": (2, 0, True), "two": (2, 0, True)}
+
+
+async def test_numbering_while_the_older_code_purges_and_delivers_numbers_what_is_left_and_sends_all_of_it(
+    emptied: SqlDatabase, emptied_url: str
+) -> None:
+    for name in ("old1", "old2"):
+        await older_code(emptied, OLDER_ADD, id=name)
+        await older_code(emptied, OLDER_DELIVERED, id=name)
+    await older_code(emptied, OLDER_ADD, id="older")
+    await written(emptied, [make_event(name, upload_id=name) for name in ("new1", "new2")])
+    purging = await asyncpg.connect(emptied_url)
+    looking = await asyncpg.connect(emptied_url)
+    async with purging.transaction():
+        await purging.execute(OLDER_PURGE.format(now=NOW["postgresql"]))
+        await purging.execute(OLDER_DELIVERED.format(now=NOW["postgresql"], id="older"))
+        numbering = asyncio.create_task(numbered(emptied))
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        while not await looking.fetchval(waiting):  # noqa: ASYNC110 - a server tells nobody
+            await asyncio.sleep(0)
+    assert await numbering == 3
+    await purging.close()
+    await looking.close()
+
+    await written(emptied, [make_event("next", upload_id="next")])
+    assert await relayed(emptied) == ["new1", "new2", "next"]

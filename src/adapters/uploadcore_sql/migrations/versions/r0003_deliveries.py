@@ -3,8 +3,12 @@
 Revision 0002's code runs on this schema (rule 12), so `oldest_code` stays. Its relay goes on by events' `due_at` and `delivered_at`, which this code
 fills for it: a new event is due a minute after it was written, so that the old relay, which knows no destinations, leaves it to the new one as long
 as there is one; and is marked delivered once it has arrived everywhere. What the old relay has delivered is given a position, and goes nowhere else.
-Neither loses an event, whichever remains. Should both run, and a destination be away for more than that minute, the old one's publisher may get an
-event of the new one's too.
+Should both run, and a destination be away for more than that minute, the old one's publisher may get an event of the new one's too; and what it has
+got is dropped a day later, after which a destination that is still away does not get it any more.
+
+An event of a type that revision 0002's code does not know (`file.damaged`) is never due for it: reading one would end its relay. Should only the old
+code remain, such an event, and what follows it of the same upload, is kept until there is newer code again. Otherwise neither loses an event, whichever
+remains.
 
 On PostgreSQL the indexes of events are built concurrently, as in revision 0002; their column comes first of all, in a moment.
 """
