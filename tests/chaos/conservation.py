@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import redis
@@ -16,7 +17,18 @@ import redis
 from tests.servers.redis import RedisServer
 from tests.servers.s3 import S3Server
 
-__all__ = ["EVENTS_DB", "RESTLESS", "Books", "Violation", "read_books", "read_stream", "unrest", "violations"]
+__all__ = [
+    "EVENTS_DB",
+    "RESTLESS",
+    "Books",
+    "Violation",
+    "copy_stream",
+    "read_books",
+    "read_stream",
+    "stream_of",
+    "unrest",
+    "violations",
+]
 
 OPEN = ("pending", "uploading", "completing", "aborting")
 RESTLESS = ("pending", "completing", "aborting")
@@ -47,6 +59,7 @@ class Books:
         events: How often each type was written for each upload or, of deletions, file.
         event_ids: Of all that were written, in the order of their public positions; by upload.
         arrived: Of those that reached their destination, in the order they did; by upload. Once each: a second time is allowed.
+            `None` where no destination was looked at.
         undelivered: How many wait.
         quotas: Open uploads and bytes in flight, by owner.
         objects: Sizes, by key, under our prefix.
@@ -59,7 +72,7 @@ class Books:
     quotas: dict[str, tuple[int, int]]
     undelivered: int = 0
     event_ids: dict[str, list[str]] = field(default_factory=dict)
-    arrived: dict[str, list[str]] = field(default_factory=dict)
+    arrived: dict[str, list[str]] | None = None
     objects: dict[str, int] = field(default_factory=dict)
     multiparts: set[tuple[str, str]] = field(default_factory=set)
     prefix: str = ""
@@ -68,11 +81,6 @@ class Books:
     def states(self) -> Counter[str]:
         """How many uploads are in each state."""
         return Counter(row["state"] for row in self.uploads.values())
-
-    @property
-    def is_quiet(self) -> bool:
-        """Whether nobody is in the middle of anything."""
-        return not self.undelivered and not _unrest(self)
 
 
 UNREST = """
@@ -123,12 +131,24 @@ async def read_books(database: str, store: S3Server | None = None, bucket: str =
 def read_stream(books: Books, server: RedisServer, stream: str) -> None:
     """What has reached the stream."""
     seen: set[str] = set()
+    books.arrived = {}
     with contextlib.closing(redis.Redis(port=server.port, db=EVENTS_DB, decode_responses=True)) as client:
         entries: Any = client.xrange(stream)
         for _, entry in entries:
             if entry["id"] not in seen:
                 seen.add(entry["id"])
                 books.arrived.setdefault(json.loads(entry["event"])["subject"], []).append(entry["id"])
+
+
+def stream_of(database: str) -> str:
+    """The stream that the events of an installation go to, which each database has for itself."""
+    return f"events-of-{urlsplit(database).path.removeprefix('/')}"
+
+
+def copy_stream(server: RedisServer, stream: str, copy: str) -> None:
+    """Make another stream of what has reached one."""
+    with contextlib.closing(redis.Redis(port=server.port, db=EVENTS_DB)) as client:
+        client.copy(stream, copy)
 
 
 def _list_store(books: Books, store: S3Server, bucket: str) -> None:
@@ -213,7 +233,7 @@ def _events(books: Books) -> list[str]:
 def _deliveries(books: Books) -> list[str]:
     """In order per upload, none missing, none invented; where a destination's stream was read."""
     waiting = [f"{books.undelivered} events are not delivered"] if books.undelivered else []
-    if not books.arrived:
+    if books.arrived is None:
         return waiting
     return waiting + [
         f"events of upload {upload_id} arrived as {books.arrived.get(upload_id, [])}, written were {books.event_ids.get(upload_id, [])}"

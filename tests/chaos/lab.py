@@ -15,7 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-from tests.chaos.conservation import EVENTS_DB, Books, Violation, read_books, read_stream, unrest, violations
+from tests.chaos.conservation import EVENTS_DB, Books, Violation, read_books, read_stream, stream_of, unrest, violations
 from tests.chaos.faults import ProxyLoop
 from tests.chaos.fleet import Balancer, Fleet, Instance
 from tests.chaos.http_proxy import HttpProxy
@@ -121,7 +121,7 @@ class World:
         self.store = HttpProxy(lab.proxies, endpoint.hostname or "", endpoint.port or 0, chance=lab.chance)
         self.database = TcpProxy(lab.proxies, at_socket(f"{sockets}/.s.PGSQL.5432"), lab.chance)
         self.cache = TcpProxy(lab.proxies, at_host("127.0.0.1", lab.redis.port), lab.chance)
-        self.stream = f"events-of-{urlsplit(database).path.removeprefix('/')}"
+        self.stream = stream_of(database)
         self.fleet: Fleet
 
     def build(self, instances: int) -> None:
