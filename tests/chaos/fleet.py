@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tests.servers.process import ServerError, ServerProcess, new_folder
+from tests.servers.scan import Scan
 from tests.soak.service import COMMAND
 
 __all__ = ["Balancer", "Fleet", "Instance", "stable_port", "until"]
@@ -26,6 +27,8 @@ STOP_TIMEOUT = 45.0
 POLL = 0.05
 HEALTH_INTERVAL = 200
 """Milliseconds between two looks of the balancer at an instance's readiness."""
+SECRETS = ("AWS_SECRET_ACCESS_KEY", "UPLOADCORE_AUTH_JWT_KEY")
+"""Settings that no log may have, beside what a scan knows by itself."""
 
 CONFIGURATION = """
 global
@@ -138,6 +141,24 @@ class Instance:
         """What it wrote so far."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
+    def check_log(self, *foreseen: str) -> None:
+        """It may have written no traceback, for what goes wrong around it is foreseen; and no signature, token or secret (rule 14).
+
+        Args:
+            foreseen: Events that are logged with one, and may be.
+
+        Raises:
+            AssertionError: It has.
+        """
+        marks = [f'"event":"{event}"' for event in foreseen]
+        for line in self.log_text().splitlines():
+            if "Traceback (most recent call last)" in line and not any(mark in line for mark in marks):
+                text, found = self.log_text(), self.log_text().index(line)
+                raise AssertionError(f"{self.name} wrote a traceback: {text[max(0, found - 500) : found + 3000]}")
+        scan = Scan(secrets={key.encode() for name in SECRETS if (key := self.environment.get(name))})
+        scan.files("logs", [self.log])
+        assert not scan.findings, f"{self.name} wrote what is secret: {scan.findings[:3]}"
+
     def kill(self) -> None:
         """`kill -9`."""
         if self._process is not None:
@@ -245,7 +266,7 @@ class Fleet:
         await self.seen(*self.instances)
 
     async def stop(self) -> None:
-        """SIGTERM to all; kill whoever stays."""
+        """Stop the balancer, and `kill -9` all: how they end by themselves is for an experiment to look at."""
         self._balancer.stop()
         for instance in self.instances:
             instance.kill()
@@ -274,8 +295,6 @@ class Fleet:
         await self.seen(*dead)
 
     def check_logs(self) -> None:
-        """No instance may have written a traceback: what goes wrong around it is foreseen."""
+        """None of them may have written a traceback, or what is secret."""
         for instance in self.instances:
-            text = instance.log_text()
-            found = text.find("Traceback (most recent call last)")
-            assert found < 0, f"{instance.name} wrote a traceback: {text[max(0, found - 500) : found + 3000]}"
+            instance.check_log()

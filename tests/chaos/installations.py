@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import asyncpg
 
-from tests.chaos.conservation import Books, Violation, violations
+from tests.chaos.conservation import Books, Violation, copy_stream, stream_of, violations
 from tests.chaos.faults import Hold
 from tests.chaos.fleet import until
 from tests.chaos.lab import Lab, World
@@ -54,6 +54,8 @@ async def second_installation(lab: Lab) -> str:
                 "live multipart uploads were touched"
             )
             assert not violations(now), violations(now)
+        for world in (mine, theirs):
+            world.fleet.check_logs()
         assert await asyncio.to_thread(_everything, mine, strangers) == foreign, "what belongs to others was touched"
     return (
         f"2 installations with {2 * count} objects and {2 * count} open multipart uploads, {2 * (sweeps + SWEEPS - 1)} sweeps days later: "
@@ -72,8 +74,11 @@ async def restored_database(lab: Lab) -> str:
         begun = [client.new(24) for _ in range(count)]
         await each(begun, client.initiate)
         await each(begun, lambda upload: client.send(upload, upload.parts))
+        await world.quiet()
         await _stopped(world)
         backup = await _copied(world.database_url)
+        # What was delivered before the backup was; what is since goes to another stream.
+        await asyncio.to_thread(copy_stream, lab.redis, stream_of(world.database_url), stream_of(backup))
         await world.fleet.revive()
         since = [await client.upload(client.new(24)) for _ in range(count)]
         await each(begun[: count // 2], client.complete)
@@ -104,6 +109,8 @@ async def restored_database(lab: Lab) -> str:
             ]
             assert not left, left
             assert len(unknown) == count
+            for one in (world, restored):
+                one.fleet.check_logs()
     return (
         f"{len(before.objects)} objects, {count} of them and {count} open multipart uploads newer than the backup; {SWEEPS} sweeps days later: "
         f"objects deleted 0, live multipart uploads aborted 0, unknown ones aborted {count}, "
