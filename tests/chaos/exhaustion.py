@@ -98,7 +98,10 @@ async def _recovered(lab: Lab, uploader: Uploader) -> float:
 
 
 async def files_open(lab: Lab) -> str:
-    """Too many files open: clear 507 or 503 to who is connected, others' connections are closed; it recovers once some are closed, and nothing acknowledged is lost."""
+    """Too many files open: clear 507 or 503 to who is connected, others' connections are closed; it recovers once some are closed, and nothing acknowledged is lost.
+
+    With an open that finds no descriptor left unmapped by the store, it failed: parts were answered with 500.
+    """
     folder = lab.folder / "descriptors"
     async with _embedded(folder) as instance, _uploader(instance) as uploader:
         data = folder / f"{instance.name}-data"
