@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Protocol
 
-__all__ = ["CorrectedClock", "clock_offset"]
+__all__ = ["CorrectedClock", "clock_offset", "set_clock"]
 
 AGREED = timedelta(seconds=1)
 """Clocks that differ by less are taken for equal: so well any clock is kept that is kept at all, and asking takes its time."""
@@ -28,6 +28,13 @@ def clock_offset(port: object) -> timedelta | None:
     """
     offset: timedelta | None = getattr(port, "clock_offset", None)
     return offset
+
+
+def set_clock(port: object, clock: _Clock) -> None:
+    """Have a port go by a clock: its method `use_clock(clock)`. One that has none tells nobody the time."""
+    use_clock = getattr(port, "use_clock", None)
+    if use_clock is not None:
+        use_clock(clock)
 
 
 class CorrectedClock:

@@ -11,7 +11,7 @@ from typing import Self
 
 from uploadcore.admission import StaticPolicy
 from uploadcore.cached import Copies
-from uploadcore.clocks import CorrectedClock
+from uploadcore.clocks import CorrectedClock, set_clock
 from uploadcore.config import UploadConfig
 from uploadcore.errors import UploadCoreError
 from uploadcore.event_service import EventService
@@ -119,6 +119,8 @@ class UploadCore:
         self.files = FileService(store=store, database=database, steps=steps, config=self.config)
         self._sweeper = Sweeper(store=store, database=database, steps=steps, clock=clock, config=self.config)
         self._publishers = dict(publishers or {})
+        for publisher in self._publishers.values():
+            set_clock(publisher, clock)
         self._relay = Relay(
             database=database, publishers=self._publishers, clock=clock, config=self.config, tally=self.tally
         )

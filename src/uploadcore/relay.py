@@ -17,7 +17,7 @@ from datetime import timedelta
 from types import MappingProxyType
 
 from uploadcore.config import UploadConfig
-from uploadcore.errors import InvalidRequestError, UndeliverableError, UploadCoreError
+from uploadcore.errors import DeliveryError, InvalidRequestError, UndeliverableError, UploadCoreError
 from uploadcore.ports import Clock, Database, Delivery, EventPublisher, FailedDelivery
 from uploadcore.tally import Tally
 from uploadcore.waking import woken
@@ -225,7 +225,12 @@ class Relay:
             return await tx.outbox.claim(destination, room, lease=CLAIM_LEASE) if room else []
 
     async def _attempt(self, publisher: EventPublisher, delivery: Delivery) -> _Tried:
-        """Deliver; what became of it."""
+        """Deliver; what became of it.
+
+        One whose attempts are used up without any having ended is not begun again: it may be what ends the process.
+        """
+        if delivery.attempt > self._config.delivery_attempts:
+            return self._failed(delivery, None, DeliveryError("the process ended during the last attempts"))
         retry = retry_after(delivery.attempt, chance=self._random.random())
         try:
             async with asyncio.timeout(DELIVERY_TIMEOUT):
@@ -266,10 +271,13 @@ class Relay:
         for task in underway:
             task.cancel()
         await asyncio.gather(*underway, return_exceptions=True)
-        let_go = [FailedDelivery(delivery, timedelta(0), "interrupted") for delivery in underway.values()]
+        ended = [
+            FailedDelivery(delivery, timedelta(0), "interrupted") if task.cancelled() else task.result()
+            for task, delivery in underway.items()
+        ]
         with suppress(UploadCoreError, TimeoutError):
             async with asyncio.timeout(GIVING_UP_TIMEOUT):
-                await self._record_and_claim("", [*tried, *let_go], 0)
+                await self._record_and_claim("", [*tried, *ended], 0)
 
     async def _keep_numbering(self) -> None:
         while True:

@@ -18,14 +18,14 @@ PLUS = f"whsec_{base64.b64encode(bytes([0xFB, 0xFF]) * 16).decode()}"
 
 def test_all_that_can_be_said() -> None:
     url = parse_url(
-        f"https://CRM.example.com:8443/a%20b?x=1&y=#secret={SECRET}&secret={PLUS}&timeout=2.5&max_connections=3"
+        f"https://CRM.example.com:8443/a%20b?x=1&y=#secret={SECRET}&secret={PLUS}&timeout=2.5"
         f"&allow=10.1.0.0/16,fd00::1&ca_file={__file__}"
     )
 
     assert (url.scheme, url.host, url.port, url.target) == ("https", "crm.example.com", 8443, "/a%20b?x=1&y=")
     assert url.secrets == (SECRET, PLUS), "a plus is a plus"
     assert url.options["allow"] == (ip_network("10.1.0.0/16"), ip_network("fd00::1/128"))
-    assert (url.options["timeout"], url.options["max_connections"]) == (2.5, 3)
+    assert url.options["timeout"] == 2.5
     assert str(url.options["ca_file"]) == __file__
 
 
@@ -88,7 +88,8 @@ def test_http_to_elsewhere_is_for_who_asks_for_it() -> None:
         ("https://a.example/#secret={}&timeout=0", "timeout is no number of seconds"),
         ("https://a.example/#secret={}&timeout=nan", "timeout is no number of seconds"),
         ("https://a.example/#secret={}&timeout=1&timeout=2", "timeout is there twice"),
-        ("https://a.example/#secret={}&max_connections=0", "max_connections is no whole number"),
+        ("https://a.example/#secret={}&timeout=9.1", "timeout is no number of seconds up to 9"),
+        ("https://a.example/#secret={}&max_connections=32", "takes after the '#': allow, allow_http"),
         ("https://a.example/#secret={}&allow=hunter2", "allow is addresses or networks"),
         ("https://a.example/#secret={}&allow=10.0.0.1/8", "allow is addresses or networks"),
         ("https://a.example/#secret={}&allow_http=yes", "allow_http is true or false"),

@@ -25,8 +25,8 @@ __all__ = ["WebhookPublisher", "from_url"]
 
 log = logging.getLogger(__name__)
 
-MAX_CONNECTIONS = 32
-"""As many as a relay makes deliveries to one destination at a time."""
+MAX_CONNECTIONS = 64
+"""Twice what a relay makes deliveries to one destination at a time: who waits for a connection would use up its timeout, and count as failed."""
 CONNECT_TIMEOUT = 3.0
 """Seconds for finding a host's addresses, and again for each that is tried."""
 KEEP_ALIVE = 15.0
@@ -54,11 +54,10 @@ class WebhookPublisher:
 
     Args:
         url: Where to, and behind a `#`, which is not sent: `secret=whsec_…`, again for each further secret: all sign, so that a receiver may
-            change from one to the other; and, all of them optional, `timeout` (seconds for a whole delivery, by default 8),
-            `max_connections` (32), `allow` (addresses and networks that are not on the open internet and may be sent to, with commas between
-            them), `allow_http=true` (elsewhere than to this machine), `ca_file` (authorities to trust, as a PEM file, instead of the system's).
+            change from one to the other; and, all of them optional, `timeout` (seconds for a whole delivery, by default 8, at most 9),
+            `allow` (addresses and networks that are not on the open internet and may be sent to, with commas between them), `allow_http=true` (elsewhere than to this machine), `ca_file` (authorities to trust, as a PEM file, instead of the system's).
         source: What the events say they come from: the address of the service.
-        clock: For the time that is signed.
+        clock: For the time that is signed; by default the one of the `UploadCore` that this is a publisher of, which goes by the database's.
         resolver: Where a host's addresses come from; by default the system says.
 
     Raises:
@@ -74,10 +73,10 @@ class WebhookPublisher:
         """Understand the URL; connect to nothing."""
         self._url = parse_url(url)
         self._source = source
+        self._given_clock = clock
         self._clock = clock or SystemClock()
         self._signers = [Webhook(secret) for secret in self._url.secrets]
         self._timeout: float = self._url.options.get("timeout", 8.0)
-        self._max_connections: int = self._url.options.get("max_connections", MAX_CONNECTIONS)
         self._tls = _tls_context(self._url)
         self._resolver = resolver
         self._own_resolver: SystemResolver | None = None
@@ -86,6 +85,10 @@ class WebhookPublisher:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self._url)!r})"
+
+    def use_clock(self, clock: Clock) -> None:
+        """Sign by this one, unless another was given: receivers refuse what is five minutes off, and this machine's may be."""
+        self._clock = self._given_clock or clock
 
     async def open(self) -> None:
         """Get ready. Connects to nothing: an endpoint that is away keeps no service from starting."""
@@ -98,7 +101,7 @@ class WebhookPublisher:
         # No proxy: httpcore knows the environment's as little as redirects.
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=self._tls,
-            max_connections=self._max_connections,
+            max_connections=MAX_CONNECTIONS,
             keepalive_expiry=KEEP_ALIVE,
             network_backend=self._network,
         )

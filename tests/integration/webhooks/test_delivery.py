@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from cloudevents.core.formats.json import JSONFormat
@@ -12,10 +13,13 @@ from standardwebhooks import Webhook
 from standardwebhooks.exceptions import WebhookVerificationError
 
 from tests.integration.webhooks.conftest import SECRET, SOURCE, PublisherFactory, event, secret
-from tests.integration.webhooks.receiving import Receiver, hang_up, status
+from tests.integration.webhooks.receiving import Receiver, hang_up, nothing, status
+from uploadcore import UploadCore
 from uploadcore.errors import DeliveryError, UndeliverableError
 from uploadcore.ports import EventPublisher
+from uploadcore.relay import AT_ONCE
 from uploadcore.testing import EventPublisherContract
+from uploadcore_memory import ManualClock, MemoryDatabase, MemoryObjectStore
 from uploadcore_webhooks import WebhookPublisher
 
 
@@ -168,10 +172,51 @@ async def test_a_connection_the_receiver_closed_meanwhile_costs_nothing(
     assert receiver.connections == 3
 
 
-async def test_connections_are_bounded(receiver: Receiver, publisher_for: PublisherFactory) -> None:
-    publisher = await publisher_for(
-        f"http://127.0.0.1:{receiver.port}/#secret={SECRET}&allow=127.0.0.1&max_connections=2"
-    )
+async def test_the_time_signed_is_the_databases(receiver: Receiver, publisher: WebhookPublisher) -> None:
+    """This machine's clock is wrong by more than receivers forgive; the core knows, and tells the publisher."""
+
+    class FarDatabase(MemoryDatabase):
+        clock_offset = timedelta(minutes=14)
+
+    here = ManualClock(datetime.now(UTC) - FarDatabase.clock_offset)
+    core = UploadCore(store=MemoryObjectStore(), database=FarDatabase(), publishers={"crm": publisher}, clock=here)
+    async with core:
+        upload = await core.uploads.initiate(owner="u_1", filename="a", size=1)
+        await core.uploads.abort(upload.id, owner="u_1")
+        assert (await core.relay()).delivered == 1
+
+    [got] = receiver.received
+    assert Webhook(SECRET).verify(got.body, got.headers)["type"] == "uploadcore.upload.aborted"
+
+
+async def test_a_clock_that_was_given_is_kept(publisher_for: PublisherFactory, receiver: Receiver) -> None:
+    given = ManualClock(datetime(2026, 1, 1, 12, tzinfo=UTC))
+    publisher = await publisher_for(f"http://127.0.0.1:{receiver.port}/#secret={SECRET}&allow=127.0.0.1", clock=given)
+    publisher.use_clock(ManualClock())
+
+    await publisher.publish(event())
+
+    assert receiver.received[0].headers["webhook-timestamp"] == str(int(given.now().timestamp()))
+
+
+async def test_all_that_a_relay_delivers_at_once_has_a_connection(
+    receiver: Receiver, publisher: WebhookPublisher
+) -> None:
+    receiver.answer = nothing
+    deliveries = [asyncio.create_task(publisher.publish(event(number))) for number in range(AT_ONCE)]
+
+    await receiver.until(AT_ONCE)  # none of them waits for another to end
+
+    for delivery in deliveries:
+        delivery.cancel()
+    await asyncio.gather(*deliveries, return_exceptions=True)
+
+
+async def test_connections_are_bounded(
+    receiver: Receiver, publisher_for: PublisherFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uploadcore_webhooks.publisher.MAX_CONNECTIONS", 2)
+    publisher = await publisher_for(f"http://127.0.0.1:{receiver.port}/#secret={SECRET}&allow=127.0.0.1")
 
     await asyncio.gather(*(publisher.publish(event(number)) for number in range(40)))
 

@@ -56,9 +56,10 @@ async def arrives(publisher: WebhookPublisher, one: Event) -> bool:
     ids=["hangs", "drips headers", "drips no HTTP"],
 )
 async def test_a_delivery_ends_in_time_and_frees_what_it_held(
-    receiver: Receiver, publisher_for: PublisherFactory, answer: Answer
+    receiver: Receiver, publisher_for: PublisherFactory, answer: Answer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publisher = await publisher_for(url_of(receiver, "timeout=0.2", "max_connections=1"))
+    monkeypatch.setattr("uploadcore_webhooks.publisher.MAX_CONNECTIONS", 1)
+    publisher = await publisher_for(url_of(receiver, "timeout=0.2"))
     receiver.answer = answer
     for number in range(3):
         began = time.monotonic()
@@ -75,9 +76,10 @@ async def test_a_delivery_ends_in_time_and_frees_what_it_held(
 
 
 async def test_deliveries_that_are_given_up_leave_no_connection_behind(
-    receiver: Receiver, publisher_for: PublisherFactory
+    receiver: Receiver, publisher_for: PublisherFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publisher = await publisher_for(url_of(receiver, "max_connections=2"))
+    monkeypatch.setattr("uploadcore_webhooks.publisher.MAX_CONNECTIONS", 2)
+    publisher = await publisher_for(url_of(receiver))
     receiver.answer = nothing
     for _ in range(3):
         begun = len(receiver.received)
@@ -100,7 +102,8 @@ async def test_of_an_answer_without_end_no_more_is_read_than_is_of_use(
     receiver: Receiver, publisher_for: PublisherFactory, head: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("uploadcore_webhooks.publisher.ANSWER_TIMEOUT", 60)
-    publisher = await publisher_for(url_of(receiver, "max_connections=1"))
+    monkeypatch.setattr("uploadcore_webhooks.publisher.MAX_CONNECTIONS", 1)
+    publisher = await publisher_for(url_of(receiver))
     receiver.answer = endless(OK + head)
 
     await publisher.publish(event(1))
@@ -124,7 +127,8 @@ async def test_who_says_200_has_it_whatever_becomes_of_the_rest(
     receiver: Receiver, publisher_for: PublisherFactory, answer: Answer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("uploadcore_webhooks.publisher.ANSWER_TIMEOUT", 0.1)
-    publisher = await publisher_for(url_of(receiver, "max_connections=1"))
+    monkeypatch.setattr("uploadcore_webhooks.publisher.MAX_CONNECTIONS", 1)
+    publisher = await publisher_for(url_of(receiver))
     receiver.answer = answer
 
     await publisher.publish(event(1))

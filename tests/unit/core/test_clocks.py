@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from uploadcore import UploadCore
-from uploadcore.clocks import CorrectedClock, clock_offset
+from uploadcore.clocks import CorrectedClock, clock_offset, set_clock
 from uploadcore.errors import UploadClosedError
-from uploadcore_memory import ManualClock, MemoryDatabase, MemoryObjectStore
+from uploadcore.ports import Clock
+from uploadcore_memory import ManualClock, MemoryDatabase, MemoryEventPublisher, MemoryObjectStore
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -69,3 +70,16 @@ def test_the_clock_is_this_machines_unless_it_is_known_to_be_wrong() -> None:
 def test_an_adapter_without_a_clock_of_its_own_has_no_offset() -> None:
     assert clock_offset(MemoryDatabase()) is None
     assert clock_offset(FarDatabase(ManualClock(NOW), MINUTE)) == MINUTE
+
+
+def test_who_goes_by_a_clock_is_given_the_corrected_one() -> None:
+    class Dated(MemoryEventPublisher):
+        def use_clock(self, clock: Clock) -> None:
+            self.now = clock.now
+
+    dated, here = Dated(), ManualClock(NOW)
+    database = FarDatabase(here, 14 * MINUTE)
+    UploadCore(store=MemoryObjectStore(), database=database, publishers={"a": dated}, clock=here)
+
+    assert dated.now() == NOW + 14 * MINUTE
+    set_clock(MemoryEventPublisher(), here)  # tells nobody the time

@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
@@ -13,6 +14,7 @@ from functools import partial
 import pytest
 from cloudevents.core.formats.json import JSONFormat
 
+from uploadcore.errors import DeliveryError
 from uploadcore.events import Event, EventType, cloud_event
 from uploadcore.publishing import CallbackPublisher
 from uploadcore.testing import make_event
@@ -160,3 +162,76 @@ async def test_what_a_callback_raises_is_raised(is_async: bool) -> None:
 
     with pytest.raises(ValueError, match="e"):
         await CallbackPublisher(fail_later if is_async else fail).publish(make_event("e"))
+
+
+class Blocked:
+    """Blocks its thread until it is let go."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.begun: list[str] = []
+
+    def __call__(self, event: Event) -> None:
+        self.begun.append(event.id)
+        self.gate.wait(30)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait for another thread."""
+    async with asyncio.timeout(30):
+        while not holds():  # noqa: ASYNC110 - a thread tells nobody
+            await asyncio.sleep(0.001)
+
+
+async def given_up(publisher: CallbackPublisher, blocked: Blocked, event: Event) -> None:
+    """Publish, and give up as the relay does once the call is under way."""
+    delivery = asyncio.create_task(publisher.publish(event))
+    await until(lambda: event.id in blocked.begun)
+    delivery.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await delivery
+
+
+async def test_an_event_whose_last_call_still_runs_is_not_called_again() -> None:
+    blocked = Blocked()
+    publisher = CallbackPublisher(blocked)
+    await given_up(publisher, blocked, make_event("e"))
+
+    with pytest.raises(DeliveryError, match="still runs"):
+        await publisher.publish(make_event("e"))
+    blocked.gate.set()
+    await until(lambda: not publisher._running)
+    await publisher.publish(make_event("e"))
+
+    assert blocked.begun == ["e", "e"]
+    await publisher.close()
+
+
+async def test_callbacks_that_hang_take_threads_of_their_own_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uploadcore.publishing.THREADS", 1)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    blocked = Blocked()
+    publisher = CallbackPublisher(blocked)
+    await given_up(publisher, blocked, make_event("hangs"))
+    waiting = asyncio.create_task(publisher.publish(make_event("waits")))
+
+    assert await asyncio.to_thread(lambda: "free") == "free"
+
+    assert not waiting.done()
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert publisher._running == {"hangs"}, "what had not begun is taken back"
+    await publisher.close()
+    await publisher.close()
+    assert not blocked.gate.is_set(), "closing waits for nobody"
+    blocked.gate.set()
+
+
+async def test_one_that_is_closed_can_be_used_again() -> None:
+    called = Called()
+    publisher = CallbackPublisher(called)
+    for number in range(2):
+        await publisher.publish(make_event(str(number)))
+        await publisher.close()
+
+    assert [event.id for event in called.events] == ["0", "1"]

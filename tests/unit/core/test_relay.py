@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.unit.core.rig import OWNER, Rig, until
 from uploadcore import Event, UploadConfig, UploadCore
 from uploadcore.errors import DatabaseUnavailableError, DeliveryError, InvalidRequestError, UndeliverableError
-from uploadcore.relay import LONGEST_RETRY, retry_after
+from uploadcore.relay import LONGEST_RETRY, RelayReport, retry_after
 from uploadcore_memory import ManualClock, MemoryDatabase, MemoryEventPublisher, MemoryObjectStore
 
 
@@ -214,6 +214,35 @@ async def test_a_relay_that_is_cancelled_lets_go_of_its_events_at_once() -> None
     assert await delivered(rig) == 1
 
 
+async def test_a_relay_that_is_cancelled_records_what_has_ended() -> None:
+    """Both deliveries are under way when it is cancelled; then one has arrived and one has failed, and the relay did not hear of it."""
+    relaying: asyncio.Future[RelayReport]
+    begun: list[Event] = []
+
+    async def meet(event: Event) -> None:
+        begun.append(event)
+        await gate.wait()
+        relaying.cancel()
+        if event is begun[1]:
+            raise UndeliverableError("410")
+
+    gate, publisher = asyncio.Event(), Calling(meet)
+    rig = Rig(publisher=publisher)
+    for _ in range(2):
+        await rig.completed()
+    relaying = asyncio.ensure_future(rig.core.relay())
+    await until(lambda: len(begun) == 2)
+
+    gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await relaying
+
+    assert await dead(rig) == [("here", "410")]
+    rig.after(hours=1)
+    assert await delivered(rig) == 0
+    assert len(publisher.events) == 1
+
+
 async def test_two_relays_at_once_deliver_each_event_once_and_in_order(
     rig: Rig, publisher: MemoryEventPublisher
 ) -> None:
@@ -381,6 +410,27 @@ async def test_a_poison_event_becomes_a_dead_letter_and_blocks_nobody_else() -> 
     assert report.dead == 1
     assert types(publisher)[-1] == "file.deleted" or "file.deleted" in types(publisher)
     assert await dead(rig) == [("here", "ValueError")], "of an error that is not ours, only the class"
+
+
+async def test_an_event_whose_every_attempt_ended_its_process_is_not_begun_again() -> None:
+    publisher = MemoryEventPublisher()
+    rig = Rig(publisher=publisher, config=UploadConfig(delivery_attempts=2))
+    await rig.completed()
+    await rig.core.relay()
+    poisonous = await rig.completed()
+    async with rig.database.transaction() as tx:
+        await tx.outbox.number(["here"], 1)
+    for _ in range(2):
+        async with rig.database.transaction() as tx:
+            assert len(await tx.outbox.claim("here", 1, lease=timedelta(seconds=1))) == 1
+        rig.after(seconds=1)
+
+    assert (await rig.core.relay()).dead == 1
+
+    assert poisonous.upload.id not in {event.upload_id for event in publisher.events}
+    assert await dead(rig) == [("here", "the process ended during the last attempts")]
+    assert await rig.core.events.replay(destination="here") == 1
+    assert await delivered(rig) == 1, "it may be tried by hand"
 
 
 async def test_a_dead_letter_that_is_replayed_arrives_late_with_the_same_id(
