@@ -75,8 +75,11 @@ class PostgresWake:
             raise
 
     async def close(self) -> None:
-        """Stop listening and telling. Idempotent."""
-        for task in (self._telling, self._listening):
+        """Stop listening and telling, until there is something to listen for or tell again. Idempotent."""
+        tasks = (self._telling, self._listening)
+        self._telling = self._listening = None
+        self._is_waited_for = False
+        for task in tasks:
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)

@@ -255,6 +255,30 @@ async def test_a_process_whose_relay_was_stopped_tells_others_again(
     await other.close()
 
 
+async def test_a_database_that_is_opened_again_listens_and_tells_again(
+    emptied: SqlDatabase, emptied_url: str, admin: asyncpg.Connection
+) -> None:
+    other, heard = SqlDatabase(emptied_url), asyncio.Event()
+    await admin.add_listener("uploadcore_events", lambda *_: heard.set())
+    for name in ("a", "b"):
+        await other.open()
+        await written(other, [make_event(f"told-{name}", upload_id=f"told-{name}")])
+        await asyncio.wait_for(heard.wait(), 30)  # by one that relays nothing
+        heard.clear()
+        async with asyncio.timeout(30):
+            await listening(other, admin)
+        waiting = asyncio.create_task(other.events_written(HOUR))
+        await asyncio.sleep(0)
+        await written(emptied, [make_event(name, upload_id=name)])
+        await asyncio.wait_for(waiting, 30)
+        await asyncio.wait_for(heard.wait(), 30)
+        heard.clear()
+        await other.close()
+        async with asyncio.timeout(30):
+            while await admin.fetchval(f"SELECT count(*) FROM {LISTENERS}"):  # noqa: ASYNC110 - a server tells nobody
+                await asyncio.sleep(0.01)
+
+
 async def test_many_events_written_at_once_are_told_of_a_few_times(
     emptied: SqlDatabase, admin: asyncpg.Connection
 ) -> None:
