@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -37,7 +38,7 @@ from uploadcore_s3.errors import (
 from uploadcore_s3.examined import Examined
 from uploadcore_s3.probe import SignedHttp
 from uploadcore_s3.signing import Credentials, QuerySigner
-from uploadcore_s3.store_clock import StoreClock
+from uploadcore_s3.store_clock import FEWEST, StoreClock
 from uploadcore_s3.threads import BoundedThreads
 from uploadcore_s3.xml import NotXmlError, local_name, parse_xml
 
@@ -422,13 +423,17 @@ class _Opened:
         )
 
     async def ask_for_the_time(self) -> None:
-        """Have the store say something, whatever it is: the transport looks at its date."""
+        """Have the store say something, whatever it is, until it is believed: the transport looks at its date."""
         endpoint, bucket = urlsplit(self.client.endpoint), self._configuration.bucket
         url = f"{endpoint.scheme}://{bucket}.{endpoint.netloc}/"
         if self._configuration.is_path_style:
             url = f"{endpoint.scheme}://{endpoint.netloc}{endpoint.path.rstrip('/')}/{bucket}"
-        with suppress(S3CallError, TransportError):
-            await self._calls.run(self.client.transport.send, "HEAD", url, {}, None, within=_PATIENCE)
+        until = time.monotonic() + _PATIENCE
+        for _ in range(FEWEST):
+            left = until - time.monotonic()
+            if left > 0 and self._clock.offset is None:
+                with suppress(S3CallError, TransportError):
+                    await self._calls.run(self.client.transport.send, "HEAD", url, {}, None, within=left)
 
     async def once(self, call: Callable[..., T], *args: Any, **options: Any) -> T:
         """One attempt."""

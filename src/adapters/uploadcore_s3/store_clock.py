@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
@@ -18,7 +18,9 @@ from uploadcore_s3.credentials import WallClock
 __all__ = ["StoreClock", "parse_date"]
 
 SAMPLES = 5
-"""Answers whose median counts: one machine of the store, or a proxy before it, may be wrong alone; three in a row are believed."""
+"""Answers, the last ones, whose median counts: one machine of the store, or a proxy before it, may be wrong alone. Of five, two may be."""
+FEWEST = 3
+"""Answers that have a median worth the name: one may be wrong. Two are believed if they agree, one never."""
 SLOW = 2.0
 """Seconds. An answer that took longer tells too little: its `Date` may be of any moment within."""
 IGNORED = timedelta(seconds=2)
@@ -67,7 +69,12 @@ class StoreClock:
             return
         with self._lock:
             self._samples.append(ahead)
-            self._offset = statistics.median_low(self._samples)
+            self._offset = _believed(self._samples)
+
+
+def _believed(samples: Collection[timedelta]) -> timedelta | None:
+    agree = len(samples) > 1 and max(samples) - min(samples) < IGNORED
+    return statistics.median_low(samples) if agree or len(samples) >= FEWEST else None
 
 
 def parse_date(text: str) -> datetime | None:

@@ -139,9 +139,29 @@ def test_what_tells_too_little_is_not_listened_to() -> None:
     clock.heard({}, took=0.1)
     assert clock.offset is None
 
-    clock.heard(off, took=0.2)
+    for _ in range(2):
+        clock.heard(off, took=0.2)
     assert clock.offset == timedelta(minutes=10, seconds=0.6)
     assert clock.now() == datetime(2026, 1, 1, 12, 10, 0, 600_000, tzinfo=UTC)
+
+
+def test_no_single_answer_is_believed_and_two_are_if_they_agree() -> None:
+    clock = StoreClock(Stopped(datetime(2026, 1, 1, 12, tzinfo=UTC)))
+    right, wrong = {"date": "Thu, 01 Jan 2026 12:00:00 GMT"}, {"date": "Thu, 01 Jan 2026 11:46:00 GMT"}
+    offsets = []
+    for told in (wrong, right, right):
+        clock.heard(told, took=0.0)
+        offsets.append(clock.offset)
+
+    assert offsets == [None, None, timedelta(seconds=0.5)]
+
+
+async def test_a_first_answer_that_is_wrong_moves_nothing(bench_of: Callable[..., Any], far: ScriptedS3) -> None:
+    far.script("time", lambda call: Answer(403, headers={"Date": format(datetime.now(UTC) - timedelta(minutes=14))}))
+    bench: Bench = await bench_of()
+
+    assert abs(signed_at(await sign(bench)) - datetime.now(UTC)) < EXACT
+    assert abs(bench.store.clock_offset) < EXACT  # type: ignore[attr-defined]
 
 
 async def test_whoever_gives_credentials_is_not_asked_for_the_stores_time(
