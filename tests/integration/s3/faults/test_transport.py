@@ -22,7 +22,7 @@ from tests.integration.s3.faults.stores import (
     threads,
     until,
 )
-from uploadcore.errors import OverloadedError, StoreUnavailableError, UploadCoreError
+from uploadcore.errors import StoreUnavailableError, UploadCoreError
 from uploadcore.plan import Part
 from uploadcore.upload import Address
 from uploadcore_s3.configuration import Timeouts
@@ -97,7 +97,7 @@ async def test_more_calls_than_can_wait_are_turned_away_at_once(bench_of: Callab
         waiting = [asyncio.ensure_future(bench.store.head(OBJECT)) for _ in range(10)]
         await until(lambda: far.in_flight["head"] == 2)
         turned_away = await asyncio.gather(*(bench.store.head(OBJECT) for _ in range(20)), return_exceptions=True)
-        assert {type(outcome) for outcome in turned_away} <= {OverloadedError, StoreUnavailableError}
+        assert {type(outcome) for outcome in turned_away} <= {StoreOverloadedError, StoreUnavailableError}
         assert far.in_flight["head"] == 2
         gate.set()
         assert await asyncio.gather(*waiting) == [None] * 10
