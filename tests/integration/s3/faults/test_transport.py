@@ -22,7 +22,7 @@ from tests.integration.s3.faults.stores import (
     threads,
     until,
 )
-from uploadcore.errors import StoreUnavailableError, UploadCoreError
+from uploadcore.errors import StoreOverloadedError, StoreUnavailableError, UploadCoreError
 from uploadcore.plan import Part
 from uploadcore.upload import Address
 from uploadcore_s3.configuration import Timeouts
