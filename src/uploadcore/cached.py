@@ -245,8 +245,9 @@ class CachedRecords(Generic[Record]):
     def _ended(self, record_id: str, task: asyncio.Task[Record | None]) -> None:
         if self._reading.get(record_id, (0.0, None))[1] is task:
             del self._reading[record_id]
-        if not task.cancelled():
-            task.exception()  # told to those that wait; a read in the background that failed is tried again on a miss
+        # A failure is told to those that wait; a read in the background that failed is tried again on a miss.
+        if not task.cancelled() and task.exception() is None:
+            self._known.answered()
 
     async def _store(self, record_id: str, record: Record | None, as_of: float) -> bool | None:
         """Put a copy in its place. Its life has begun when the database was asked for it."""

@@ -76,6 +76,10 @@ class LastKnown(Generic[Record]):
         """It may be overtaken."""
         self._known.pop(record_id, None)
 
+    def answered(self) -> None:
+        """The database has answered, however late: it is slow perhaps, and not away."""
+        self._is_away = False
+
     async def unless_answered(self, record_id: str, reading: asyncio.Task[Record | None]) -> Record | None:
         """What the database answers, or what is known where it does not.
 
@@ -97,12 +101,9 @@ class LastKnown(Generic[Record]):
         failure = DatabaseUnavailableError(f"the database did not answer within {patience:g} s")
         if reading.done():
             try:
-                record = reading.result()
+                return reading.result()
             except DatabaseUnavailableError as exc:
                 failure = exc
-            else:
-                self._is_away = False
-                return record
         self._is_away = True
         known = self._fresh(record_id)  # asked once more: it may have been overtaken meanwhile
         if known is None:

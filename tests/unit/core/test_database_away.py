@@ -86,6 +86,24 @@ async def test_one_that_hangs_is_waited_for_a_second_once_and_then_hardly_at_all
         held.let_go()
 
 
+async def test_one_that_was_slow_and_answers_is_waited_for_again(rig: Rig) -> None:
+    upload = await rig.begin()
+    held = rig.database.faults.hold("reader")
+    assert await answered_after(rig, upload.id) == pytest.approx(1.0, abs=0.06)
+    held.let_go()
+    await until(lambda: not rig.core.uploads._cached._reading)
+    slow = rig.database.faults.hold("read")
+    signing = asyncio.ensure_future(sign(rig, upload.id))
+    await slow.reached.wait()
+    rig.clock.advance(0.08)
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+    is_waiting = not signing.done()  # not answered from what was known
+    slow.let_go()
+    assert (is_waiting, await signing) == (True, 1)
+
+
 async def test_for_an_unknown_upload_one_that_hangs_is_waited_for_less_than_two_seconds(rig: Rig) -> None:
     upload = await rig.begin()
     rig.core = rig.another_core()
