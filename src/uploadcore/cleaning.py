@@ -104,7 +104,8 @@ class Cleaning(Recording):
             StoreUnavailableError: Not known.
         """
         if freed is not None:
-            freed.add(await self.held_by_multipart(address))
+            with suppress(StoreUnavailableError):  # what can't be counted is removed all the same
+                freed.add(await self.held_by_multipart(address))
         await self.store.abort_multipart(address)
 
     async def held(self, upload: Upload) -> Freed:

@@ -1,6 +1,7 @@
 """The outcome of what was done at the store, in the database and in the copies: each in one transaction, then written through.
 
-What is said about a file may be changed at any time: whoever records the outcome of its upload holds the file meanwhile.
+What is said about a file may be changed at any time: whoever records the outcome of its upload holds the file meanwhile, and holds it
+before any of its uploads, so that no two wait for each other.
 """
 
 from __future__ import annotations
@@ -150,6 +151,7 @@ class Recording:
         began, changing = self.clock.monotonic(), list[Upload | File]([upload, file])
         with self._in_doubt(changing):
             async with self.database.transaction() as tx:
+                await existing_file(tx, file.id, hold=True)
                 await tx.uploads.save(upload.recheck(None))
                 failed = await tx.files.save(file.fails())
                 await tx.outbox.add(_told_of(file, EventType.FILE_DAMAGED, "damaged"))
@@ -160,9 +162,9 @@ class Recording:
         began, changing = self.clock.monotonic(), list[Upload | File]([upload])
         with self._in_doubt(changing):
             async with self.database.transaction() as tx:
-                saved = await tx.uploads.save(upload.cleaned(recheck_after=self.config.recheck_after))
                 file = await existing_file(tx, upload.file_id, hold=True)
                 changing.append(file)
+                saved = await tx.uploads.save(upload.cleaned(recheck_after=self.config.recheck_after))
                 if file.status is FileStatus.UPLOADING and file.upload_id == upload.id:
                     file = await tx.files.save(file.fails())
                 await tx.quotas.release(upload.owner, size=upload.reserved_bytes)
@@ -192,7 +194,7 @@ class Recording:
         began = self.clock.monotonic()
         with self._in_doubt([file]):
             async with self.database.transaction() as tx:
-                # Uploads before their file, as everywhere: so that no two wait for each other.
+                await existing_file(tx, file.id, hold=True)
                 upload = await existing_upload(tx, file.upload_id)
                 await tx.uploads.save(upload.recheck(self.config.recheck_after))
                 deleted = await tx.files.save(file.is_deleted())

@@ -31,7 +31,7 @@ from uploadcore.plan import PartLedger, StoredPart
 from uploadcore.ports import MARKER, ObjectHeaders, StoredObject
 from uploadcore.recording import contradicts, expected_by_size, expected_of
 from uploadcore.states import UploadState
-from uploadcore.upload import Expected, Strategy, Transition, Upload
+from uploadcore.upload import Condition, Expected, Strategy, Timer, Transition, Upload
 
 __all__ = ["UploadSteps", "object_headers"]
 
@@ -262,10 +262,12 @@ class UploadSteps(Cleaning):
         expected = await self.found_whole(upload)
         if expected is None:
             return await self.clean(await self.save(upload.deadline_passed(self.lease)), freed)
-        log.warning("upload %s: its object stands; completed, not expired", upload.id, extra={"upload_id": upload.id})
         if upload.state is UploadState.PENDING:
-            upload = await self.save(upload.opened(upload.address.storage_upload_id))
-        return await self.assemble(await self.save(upload.found_assembled(expected, self.lease)), None)
+            opening = upload.opened(upload.address.storage_upload_id)
+            upload = await self.save(opening.only_if(Condition(Timer.DEADLINE, passed=True)))
+        upload = await self.save(upload.found_assembled(expected, self.lease))
+        log.warning("upload %s: its object stands; completed, not expired", upload.id, extra={"upload_id": upload.id})
+        return await self.assemble(upload, None)
 
     async def found_whole(self, upload: Upload) -> Expected | None:
         """What stands under the key of a multipart upload, if it is the whole of it; else `None`.
@@ -290,6 +292,10 @@ class UploadSteps(Cleaning):
         if self.store.capabilities.late_parts_refused or upload.strategy is Strategy.SINGLE:
             return True
         found = await self.store.head(upload.address)
+        if found is None:
+            # A bodiless 404 may be the bucket's, or a proxy's: a listing names the bucket, and fails where that is not there.
+            await self._multiparts(upload)
+            found = await self.store.head(upload.address)
         if found is None or found.size != file.size or found.metadata.get(MARKER) != upload.id:
             return False
         return file.verified_by is not VerifiedBy.STORE or not contradicts(file.checksum, found.checksum)

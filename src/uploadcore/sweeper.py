@@ -216,6 +216,10 @@ class Sweeper:
             log.warning("sweep: looking for orphans failed: %s", exc.message, extra={"code": exc.code})
             self._account.count("failed")
             return
+        except Exception:
+            log.exception("sweep: looking for orphans: a defect")
+            self._account.count("failed")
+            return
         self._account.has_more |= has_more
         await asyncio.gather(*(self._clear_orphan(orphan) for orphan in orphans))
 
@@ -237,6 +241,10 @@ class Sweeper:
                     )
             except UploadCoreError as exc:
                 log.warning("sweep: dropping old records failed: %s", exc.message, extra={"code": exc.code})
+                self._account.count("failed")
+                return
+            except Exception:
+                log.exception("sweep: dropping old records: a defect")
                 self._account.count("failed")
                 return
             if not purged:

@@ -11,6 +11,7 @@ import pytest
 from tests.unit.core.rig import BODY, OWNER, Rig
 from uploadcore import FileStatus, UploadState
 from uploadcore.errors import FileNotReadyError, StoreUnavailableError
+from uploadcore.upload import Address
 from uploadcore_memory import MEMORY_CAPABILITIES
 
 LENIENT = replace(MEMORY_CAPABILITIES, late_parts_refused=False)
@@ -96,6 +97,24 @@ async def test_an_object_that_is_gone_is_damage_too(lenient: Rig) -> None:
     await lenient.store.delete(lenient.only().address)
 
     assert (await lenient.core.sweep()).damaged == 1
+
+
+async def test_an_object_that_seems_gone_is_no_damage_where_the_bucket_seems_gone_too(
+    lenient: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file_id = await completed_then_late(lenient, BODY[20:])
+
+    async def nothing(address: Address) -> None: ...
+
+    with monkeypatch.context() as away:
+        away.setattr(lenient.store, "head", nothing)
+        lenient.store.faults.fail("list_multiparts", StoreUnavailableError("no such bucket"), times=2)
+        report = await lenient.core.sweep()
+    lenient.store.faults.heal()
+
+    assert (report.damaged, lenient.file(file_id).status) == (0, FileStatus.AVAILABLE)
+    lenient.clock.advance(lenient.config.sweep_interval)
+    assert (await lenient.core.sweep()).rechecked == 1
 
 
 async def test_a_store_that_does_not_answer_is_asked_again_next_time(lenient: Rig) -> None:

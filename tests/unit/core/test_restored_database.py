@@ -116,6 +116,26 @@ async def test_one_that_was_opened_and_completed_since_is_completed(rig: Rig) ->
     assert (rig.only().state, rig.bodies) == (UploadState.COMPLETED, [BODY])
 
 
+async def test_one_that_was_opened_and_completed_since_is_left_as_it_is_before_its_deadline(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig.store.faults.fail("create_multipart", StoreUnavailableError("away"))
+    with pytest.raises(StoreUnavailableError):
+        await rig.begin(idempotency_key="k")
+    upload_id = rig.only().id
+    restore = backup(rig)
+    await rig.begin(idempotency_key="k")
+    await rig.send(upload_id)
+    await rig.complete(upload_id)
+    restore()
+
+    assert (await rig.core.sweep()).opened == 1
+
+    assert (rig.only().state, rig.bodies) == (UploadState.UPLOADING, [BODY])
+    assert rig.only().address.storage_upload_id in rig.store.multiparts
+    assert "its object stands" not in caplog.text
+
+
 async def test_what_stands_and_is_not_the_whole_goes_with_its_upload(rig: Rig) -> None:
     """Not of the declared size: nobody was told of it by us."""
     upload = await rig.sent()

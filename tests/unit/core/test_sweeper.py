@@ -309,6 +309,29 @@ async def test_what_the_store_could_not_be_cleaned_of_is_not_counted_as_expired(
     assert second.cleaned == 1
 
 
+async def test_what_can_not_be_counted_is_removed_all_the_same(rig: Rig) -> None:
+    await rig.sent()
+    rig.after(days=1)
+    rig.store.faults.fail("list_parts", StoreUnavailableError("away"))
+
+    report = await rig.core.sweep()
+
+    assert (report.expired, report.multiparts, rig.store.multiparts) == (1, 0, {})
+
+
+@pytest.mark.parametrize("call", ["installation_id", "transaction"])
+async def test_a_defect_met_with_orphans_or_old_records_is_logged_and_counted(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, call: str
+) -> None:
+    def defect(**asked: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(rig.database, call, defect)
+
+    assert (await rig.core.sweep()).failed == 1
+    assert "ZeroDivisionError" in caplog.text
+
+
 async def test_a_database_that_can_not_be_asked_is_said_so(rig: Rig) -> None:
     rig.database.faults.fail("reader", DatabaseUnavailableError("away"))
 
