@@ -30,13 +30,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic
 
 from uploadcore.copies import file_from, file_values, upload_from, upload_values
 from uploadcore.errors import UploadCoreError
 from uploadcore.file import File
 from uploadcore.invalidation import Invalidations
-from uploadcore.known import LastKnown
+from uploadcore.known import LastKnown, Record, Versioned
 from uploadcore.ports import Cache, Clock, Database, Transaction
 from uploadcore.records import ID
 from uploadcore.tally import Tally
@@ -54,18 +54,6 @@ REFRESH_SHARE = 0.1
 """The last part of a copy's life, in which who asks has it read anew. Of 60 s: whatever is asked for every six seconds is never missed."""
 DECODED = 256
 """Copies kept decoded, per kind: those that are asked for again and again."""
-
-
-class _Versioned(Protocol):
-    """What every record has."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def version(self) -> int: ...
-
-
-Record = TypeVar("Record", bound=_Versioned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,7 +312,7 @@ class Copies:
             await self._invalidations.close()
 
 
-def _version(record: _Versioned) -> int:
+def _version(record: Versioned) -> int:
     return ABSENT + 1 + record.version
 
 

@@ -15,7 +15,7 @@ from typing import Generic, Protocol, TypeVar
 from uploadcore.errors import DatabaseUnavailableError
 from uploadcore.ports import Clock
 
-__all__ = ["LastKnown"]
+__all__ = ["LastKnown", "Record", "Versioned"]
 
 MOST = 10_000
 """Records kept; beyond that the one read longest ago goes. Of 1 to 3 KB each, the upload's metadata included."""
@@ -27,14 +27,19 @@ LONGEST_WAIT = 1.5
 """Seconds after which a caller is told that it does not answer, where there is nothing to go on with."""
 
 
-class _Versioned(Protocol):
+class Versioned(Protocol):
+    """What every record has."""
+
     @property
-    def id(self) -> str: ...
+    def id(self) -> str:
+        """Its name, which stays."""
+
     @property
-    def version(self) -> int: ...
+    def version(self) -> int:
+        """Grows with each change."""
 
 
-Record = TypeVar("Record", bound=_Versioned)
+Record = TypeVar("Record", bound=Versioned)
 
 
 class LastKnown(Generic[Record]):
