@@ -73,7 +73,7 @@ class Completing:
             raise ChecksumMismatchError(
                 f"the bytes of upload {upload.id!r} do not have that checksum", upload_id=upload.id
             )
-        return Expected(len(ledger.parts), ledger.size, checksum), ledger.parts
+        return self._steps.expected_of_parts(upload, ledger, checksum), ledger.parts
 
     async def expire(self, upload: Upload) -> None:
         """A fence that was not saved: because of the deadline, if nothing else; then close the upload."""

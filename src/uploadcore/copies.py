@@ -55,7 +55,12 @@ def upload_values(upload: Upload) -> dict[str, Any]:
     values["metadata"] = dict(upload.metadata)
     values["checksum"] = _checksum_values(upload.checksum)
     if expected is not None:
-        values["expected"] = [expected.part_count, expected.size, _checksum_values(expected.checksum)]
+        values["expected"] = [
+            expected.part_count,
+            expected.size,
+            _checksum_values(expected.checksum),
+            expected.parts_digest,
+        ]
     return values
 
 
@@ -70,7 +75,8 @@ def upload_from(values: dict[str, Any]) -> Upload:
     values["metadata"] = MappingProxyType(values["metadata"])
     values["checksum"] = _checksum_from(values["checksum"])
     if expected is not None:
-        values["expected"] = Expected(expected[0], expected[1], _checksum_from(expected[2]))
+        part_count, size, checksum, *parts_digest = expected  # the version before wrote three
+        values["expected"] = Expected(part_count, size, _checksum_from(checksum), *parts_digest)
     return Upload(**values)
 
 

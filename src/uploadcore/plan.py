@@ -5,6 +5,7 @@ Pure arithmetic: `PartPlan` is frozen when an upload is initiated; `PartLedger` 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from uploadcore.errors import InvalidRequestError, PartOutOfRangeError, TooLarge
 from uploadcore.file import Checksum
 from uploadcore.states import PartInput, PartState, next_part_state
 
-__all__ = ["S3_LIMITS", "Part", "PartLedger", "PartPlan", "StoreLimits", "StoredPart"]
+__all__ = ["S3_LIMITS", "Part", "PartLedger", "PartPlan", "StoreLimits", "StoredPart", "digest_of"]
 
 MIB = 1024 * 1024
 DEFAULT_PART_SIZE = 8 * MIB
@@ -75,6 +76,19 @@ class StoredPart:
     size: int
     etag: str
     checksum: Checksum | None = None
+
+
+def digest_of(parts: Iterable[StoredPart]) -> str:
+    """What tells whether the store still lists the same parts: SHA-256, in hexadecimal, of numbers, sizes and ETags.
+
+    >>> before, after = [StoredPart(1, 9, '"a"')], [StoredPart(1, 9, '"b"')]
+    >>> digest_of(before) == digest_of(before), digest_of(before) == digest_of(after)
+    (True, False)
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(f"{part.part_number} {part.size} {part.etag}\n".encode())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

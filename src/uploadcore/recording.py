@@ -139,8 +139,11 @@ class Recording:
 
     def _recheck_of(self, upload: Upload) -> timedelta | None:
         """When to look whether a completed upload still stands: where its URLs may change it, once the last of them has run out."""
-        is_safe = self.store.capabilities.late_parts_refused or upload.strategy is Strategy.SINGLE
-        return None if is_safe else self.config.recheck_after
+        return self.config.recheck_after if self.may_change(upload) else None
+
+    def may_change(self, upload: Upload) -> bool:
+        """Whether who holds a URL can change the object of a completed upload, until that URL runs out."""
+        return upload.strategy is Strategy.MULTIPART and not self.store.capabilities.late_parts_refused
 
     async def record_damaged(self, upload: Upload, file: File) -> None:
         """The content of this file is no longer what was completed: it is shown to nobody as if it were.

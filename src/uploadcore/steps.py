@@ -27,7 +27,7 @@ from uploadcore.errors import (
 )
 from uploadcore.file import Checksum, File, VerifiedBy
 from uploadcore.freed import Freed
-from uploadcore.plan import PartLedger, StoredPart
+from uploadcore.plan import PartLedger, StoredPart, digest_of
 from uploadcore.ports import MARKER, ObjectHeaders, StoredObject
 from uploadcore.recording import contradicts, expected_by_size, expected_of
 from uploadcore.states import UploadState
@@ -57,6 +57,11 @@ class UploadSteps(Cleaning):
             return await self.store.list_parts(upload.address)
         found = await self.store.head(upload.address)
         return [] if found is None else [StoredPart(1, found.size, found.etag, found.checksum)]
+
+    def expected_of_parts(self, upload: Upload, ledger: PartLedger, checksum: Checksum | None) -> Expected:
+        """What the object of these parts must look like; and the parts themselves, where URLs may change them later."""
+        digest = digest_of(ledger.parts) if self.may_change(upload) else None
+        return Expected(len(ledger.parts), ledger.size, checksum, digest)
 
     # --- open -----------------------------------------------------------------------------------------------------
 
@@ -189,6 +194,9 @@ class UploadSteps(Cleaning):
         if not ledger.is_whole:
             await self._advance(held, Upload.assembly_rejected)
             raise PartsMissingError(upload_id=upload.id, missing=ledger.missing, mismatched=ledger.mismatched)
+        expected = self.expected_of_parts(upload, ledger, expected_of(upload).checksum)
+        if expected != upload.expected:
+            await self._advance(held, lambda upload: upload.parts_listed_again(expected, self.lease))
         return ledger.parts
 
     async def _settle(self, held: Held, found: StoredObject) -> Upload:
@@ -282,14 +290,14 @@ class UploadSteps(Cleaning):
         return expected if _is_whole(replace(upload, expected=expected), found) else None
 
     async def stands(self, upload: Upload, file: File) -> bool:
-        """Whether the content of a file is still what was completed, as far as the store tells: size, marker and checksum.
+        """Whether the content of a file is still what was completed, as far as the store tells: size, marker, checksum and parts.
 
         Only where the store takes parts of a completed upload is it asked: elsewhere nothing can have changed.
 
         Raises:
             StoreUnavailableError: It does not answer.
         """
-        if self.store.capabilities.late_parts_refused or upload.strategy is Strategy.SINGLE:
+        if not self.may_change(upload):
             return True
         found = await self.store.head(upload.address)
         if found is None:
@@ -298,7 +306,20 @@ class UploadSteps(Cleaning):
             found = await self.store.head(upload.address)
         if found is None or found.size != file.size or found.metadata.get(MARKER) != upload.id:
             return False
-        return file.verified_by is not VerifiedBy.STORE or not contradicts(file.checksum, found.checksum)
+        if file.verified_by is VerifiedBy.STORE and contradicts(file.checksum, found.checksum):
+            return False
+        return await self._parts_stand(upload)
+
+    async def _parts_stand(self, upload: Upload) -> bool:
+        """Whether the parts are those that were assembled, where they are still listed: the object may be shown as it was, and be read no more."""
+        expected = expected_of(upload)
+        if expected.parts_digest is None:
+            return True
+        try:
+            listed = await self.store.list_parts(upload.address)
+        except NoSuchMultipartError:
+            return True
+        return not listed or digest_of(listed[: expected.part_count]) == expected.parts_digest
 
 
 def _is_whole(upload: Upload, found: StoredObject) -> bool:

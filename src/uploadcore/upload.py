@@ -85,11 +85,13 @@ class Expected:
         part_count: Parts to assemble.
         size: Bytes of the object.
         checksum: Of the object, if one was declared.
+        parts_digest: `plan.digest_of` the parts to assemble, where the store lets URLs change them later and a listing told them; else `None`.
     """
 
     part_count: int
     size: int
     checksum: Checksum | None = None
+    parts_digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +171,10 @@ class Upload:
     def lease_renewed(self, lease: Lease) -> Transition:
         """Its holder goes on. Saved only if nobody took over: that would have changed version and holder."""
         return self._step(UploadInput.LEASE_TAKEN).leasing(lease)
+
+    def parts_listed_again(self, expected: Expected, lease: Lease) -> Transition:
+        """Who took over assembles other parts than were listed at the fence: some were sent again meanwhile."""
+        return self._step(UploadInput.LEASE_TAKEN, expected=expected).leasing(lease)
 
     def lease_taken_over(self, lease: Lease) -> Transition:
         """Another goes on where a holder let the lease run out."""

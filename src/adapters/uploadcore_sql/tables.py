@@ -86,6 +86,7 @@ uploads = Table(
     Column("recheck_at", BigInteger),
     Column("due_at", BigInteger, Computed(DUE_AT, persisted=True)),
     Column("lease_owner", Text),
+    Column("expected_parts_digest", Text),
     Index("ix_uploadcore_uploads_key", "key", unique=True),
     Index("ix_uploadcore_uploads_owner", "owner", "created_at", "id"),
     Index(

@@ -256,6 +256,7 @@ def _values(upload: Upload) -> dict[str, Any]:
         "expected_part_count": None if expected is None else expected.part_count,
         "expected_size": None if expected is None else expected.size,
         **checksum_values(None if expected is None else expected.checksum, "expected_"),
+        "expected_parts_digest": None if expected is None else expected.parts_digest,
         "reason": None if upload.reason is None else upload.reason.value,
         "reserved_bytes": upload.reserved_bytes,
     }
@@ -270,7 +271,7 @@ def _upload(row: Row[*tuple[Any, ...]]) -> Upload:
     expected = None
     if row.expected_size is not None:
         checksum = checksum_from(row.expected_checksum_algorithm, row.expected_checksum)
-        expected = Expected(part_count=row.expected_part_count, size=row.expected_size, checksum=checksum)
+        expected = Expected(row.expected_part_count, row.expected_size, checksum, row.expected_parts_digest)
     upload = Upload(
         id=row.id,
         owner=row.owner,

@@ -96,6 +96,9 @@ async def test_a_late_part_may_break_a_file_but_never_change_it_and_a_new_versio
     assert await service.content(file_id) in {NINE + NINE, None}
     with pytest.raises(UploadClosedError):
         await service.core.uploads.sign_parts(upload.id, owner=OWNER, part_numbers=[1])
+    service.clock.advance(timedelta(hours=2))
+    assert (await service.core.sweep()).damaged == 1
+    assert (await service.core.files.get(file_id, owner=OWNER)).status is FileStatus.FAILED
     again, parts = await service.begin(18, part_size=9, file_id=file_id)
     for part in parts:
         await send(part)

@@ -20,7 +20,7 @@ from uploadcore.states import UploadState
 from uploadcore_memory import MemoryObjectStore
 from uploadcore_sql import SqlDatabase
 
-PREVIOUS = "d8667813fe063e4aa482d1f51f61376c79b1539a"
+PREVIOUS = "8d009214486dfa1328239ce08f178639df7d5a47"
 """The last commit whose newest revision of the schema is the one before ours. To be moved with each revision."""
 SCRIPT = """
 import asyncio, json, sys
@@ -32,12 +32,16 @@ from uploadcore_sql.schema import scripts
 class Kept:
     def __init__(self):
         self.events = []
+    async def open(self):
+        pass
+    async def close(self):
+        pass
     async def publish(self, event):
         self.events.append([event.type, event.upload_id])
 
 async def main(url, theirs, their_open):
     store, kept = MemoryObjectStore(), Kept()
-    async with UploadCore(store=store, database=SqlDatabase(url), publisher=kept) as core:
+    async with UploadCore(store=store, database=SqlDatabase(url), publishers={"kept": kept}) as core:
         async def begin(name):
             asked = dict(owner="u_1", filename=name, size=25, part_size=10, idempotency_key=f"old-{name}")
             upload = await core.uploads.initiate(**asked)
@@ -53,7 +57,7 @@ async def main(url, theirs, their_open):
         assert (read.title, read.status) == ("by the new", "available"), read
         assert (await core.uploads.abort(their_open, owner="u_1")).state == "aborted"
         report = await core.sweep()
-        while await core.relay():
+        while (await core.relay()).more:
             pass
         page = await core.uploads.find(owner="u_1")
         print(json.dumps({

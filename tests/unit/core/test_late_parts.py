@@ -92,6 +92,54 @@ async def test_where_the_store_tells_no_checksum_another_size_is_seen() -> None:
     assert (await rig.core.sweep()).damaged == 1
 
 
+LISTING = replace(LENIENT, object_checksums=frozenset(), forgets_completed=False)
+
+
+async def test_where_the_store_tells_no_checksum_but_goes_on_listing_another_part_of_that_size_is_seen() -> None:
+    rig = Rig(capabilities=LISTING)
+    file_id = await completed_then_late(rig, b"EVIL!")
+
+    assert (await rig.core.sweep()).damaged == 1
+    assert rig.file(file_id).status is FileStatus.FAILED
+
+
+async def test_the_same_part_again_is_listed_as_before() -> None:
+    rig = Rig(capabilities=LISTING)
+    await completed_then_late(rig, BODY[20:])
+
+    assert (await rig.core.sweep()).damaged == 0
+
+
+async def test_a_part_that_no_file_has_is_no_damage() -> None:
+    rig = Rig(capabilities=LISTING)
+    upload = await rig.begin(None)
+    await rig.send(upload.id)
+    [beyond] = await rig.core.uploads.sign_parts(upload.id, owner=OWNER, part_numbers=[4])
+    await rig.complete(upload.id)
+    await rig.redeem(beyond, b"one more")
+    rig.clock.advance(rig.config.recheck_after)
+
+    assert (await rig.core.sweep()).damaged == 0
+
+
+async def test_a_part_sent_again_before_somebody_took_over_is_what_was_completed() -> None:
+    rig = Rig(capabilities=LISTING)
+    upload = await rig.sent()
+    [part] = await rig.core.uploads.sign_parts(upload.id, owner=OWNER, part_numbers=[3])
+    rig.store.faults.fail("complete_multipart", StoreUnavailableError("away"))
+    rig.store.faults.fail("head", StoreUnavailableError("away"))
+    assert (await rig.complete(upload.id)).file is None
+    await rig.redeem(part, b"other")
+    rig.clock.advance(rig.config.second_completion_after)
+
+    assert (await rig.another_core().sweep()).settled == 1
+    rig.clock.advance(rig.config.recheck_after)
+
+    assert (await rig.core.sweep()).damaged == 0
+    assert rig.bodies == [BODY[:20] + b"other"]
+    assert rig.only().state is UploadState.COMPLETED
+
+
 async def test_an_object_that_is_gone_is_damage_too(lenient: Rig) -> None:
     await completed_then_late(lenient, BODY[20:])
     await lenient.store.delete(lenient.only().address)
