@@ -31,7 +31,7 @@ from uploadcore.events import EventType
 from uploadcore.testing import make_upload
 from uploadcore.upload import Timer, Transition, Upload
 from uploadcore_sql import SqlDatabase
-from uploadcore_sql.outbox import _INSERT, event_values
+from uploadcore_sql.events import _INSERT, event_values
 from uploadcore_sql.uploads import _update, _values
 
 TURNS = 5

@@ -21,8 +21,8 @@ from uploadcore.states import UploadState
 from uploadcore.upload import Address, Expected, Reason, Strategy, Timer, Transition, Upload
 from uploadcore_sql.clock import database_now, from_microseconds, to_microseconds
 from uploadcore_sql.columns import checksum_from, checksum_values, json_text, mapping_from
+from uploadcore_sql.events import event_values, insert_events, write_events
 from uploadcore_sql.inserts import Insert, per_dialect
-from uploadcore_sql.outbox import event_values, insert_events, write_events
 from uploadcore_sql.running import Run, one_statement
 from uploadcore_sql.tables import uploads
 

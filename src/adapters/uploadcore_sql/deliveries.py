@@ -1,0 +1,215 @@
+"""Events on their way: numbered, claimed in order per upload and destination, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Select,
+    Text,
+    bindparam,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    select,
+    update,
+)
+from sqlalchemy.sql.dml import Update
+
+from uploadcore.ports import Delivery, FailedDelivery
+from uploadcore_sql.clock import database_now, to_microseconds
+from uploadcore_sql.events import event_from
+from uploadcore_sql.running import one_statement
+from uploadcore_sql.tables import deliveries, events, installation
+
+__all__ = ["claim", "done", "failed", "number", "position_of"]
+
+_c, _d = events.c, deliveries.c
+_earlier = deliveries.alias("earlier")
+_BIG = BigInteger()
+
+# --- numbering: whoever has locked the installation's row is the one who numbers, until it commits ---
+_TURN = (
+    select(installation.c.last_sequence)
+    .where(exists().where(_c.sequence.is_(None)))
+    .with_for_update(of=installation, skip_locked=True)
+)
+_untaken = select(_c.position).where(_c.sequence.is_(None)).order_by(_c.position).limit(bindparam("limit_", type_=_BIG))
+# Locked before they are counted (and as a CTE: see `_unclaimed`), or what a purge drops after the statement began would take a number with it.
+_locked = _untaken.with_for_update().cte("locked")
+
+
+def _numbering(counted: Select[*tuple[Any, ...]], position: ColumnElement[int]) -> Update:
+    unnumbered = counted.add_columns(func.row_number().over(order_by=position).label("number")).subquery("unnumbered")
+    return (
+        update(events)
+        .where(_c.position == unnumbered.c.position)
+        .values(sequence=bindparam("last", type_=_BIG) + unnumbered.c.number)
+    )
+
+
+# On SQLite nobody else is there; and its driver counts no rows of a statement that begins with a CTE.
+_NUMBER = {
+    "sqlite": _numbering(_untaken, _c.position),
+    "postgresql": _numbering(select(_locked.c.position), _locked.c.position),
+}
+_NUMBER_FOR_NOBODY = {
+    dialect: numbering.values(delivered_at=func.coalesce(_c.delivered_at, database_now()))
+    for dialect, numbering in _NUMBER.items()
+}
+# What the code of revision 0002 has delivered has a position, but goes nowhere else.
+_SEND = insert(deliveries).from_select(
+    ["sequence", "destination", "upload_id", "attempts", "due_at"],
+    select(_c.sequence, bindparam("destination_", type_=Text), _c.upload_id, literal(0), database_now()).where(
+        _c.sequence > bindparam("last", type_=_BIG),
+        _c.sequence <= bindparam("newest", type_=_BIG),
+        _c.delivered_at.is_(None),
+    ),
+)
+_COUNT = update(installation).values(last_sequence=bindparam("newest", type_=_BIG))
+
+# --- claiming ---
+_FIRST_DUE = (
+    select(_d.sequence)
+    .where(
+        _d.destination == bindparam("destination_"),
+        _d.dead_at.is_(None),
+        _d.due_at <= database_now(),
+        ~exists().where(
+            _earlier.c.destination == _d.destination,
+            _earlier.c.upload_id == _d.upload_id,
+            _earlier.c.dead_at.is_(None),
+            _earlier.c.sequence < _d.sequence,
+        ),
+    )
+    .order_by(_d.due_at, _d.sequence)
+    .limit(bindparam("limit_", type_=_BIG))
+)
+_leasing = (
+    update(deliveries)
+    .where(_d.destination == bindparam("destination_"))
+    .values(attempts=_d.attempts + 1, due_at=database_now() + bindparam("lease", type_=_BIG))
+    .returning(_d.sequence, _d.attempts)
+)
+# A CTE, which PostgreSQL evaluates once: as a subquery with a limit it may be run again for each row, and claim more than that.
+_unclaimed = _FIRST_DUE.with_for_update(skip_locked=True).cte("unclaimed")
+_has_event = exists().where(_c.sequence == _d.sequence)
+_claimed = _leasing.where(_d.sequence == _unclaimed.c.sequence, _has_event).cte("claimed")
+# The code of revision 0002 drops a day later what it has delivered, though it may still have deliveries: nothing is left to deliver then, and
+# whatever follows it of its upload would wait for ever.
+_orphaned = (
+    delete(deliveries)
+    .where(
+        _d.destination == bindparam("destination_"),
+        _d.sequence == _unclaimed.c.sequence,
+        ~_has_event,
+    )
+    .cte("orphaned")
+)
+_CLAIM = {
+    "sqlite": _leasing.where(_d.sequence.in_(_FIRST_DUE.scalar_subquery())),
+    "postgresql": select(_claimed.c.attempts.label("attempt"), events)
+    .join(events, _c.sequence == _claimed.c.sequence)
+    .order_by(_c.sequence)
+    .add_cte(_orphaned),
+}
+_BY_SEQUENCE = select(events).where(_c.sequence.in_(bindparam("sequences", expanding=True)))
+
+# --- what became of it ---
+_IN_ORDER = _BY_SEQUENCE.with_only_columns(_c.position).order_by(_c.position).with_for_update()
+_ARRIVED = delete(deliveries).where(
+    _d.destination == bindparam("destination_"), _d.sequence.in_(bindparam("sequences", expanding=True))
+)
+_DONE = (
+    update(events)
+    .where(
+        _c.sequence.in_(bindparam("sequences", expanding=True)),
+        _c.delivered_at.is_(None),
+        ~exists().where(_d.sequence == _c.sequence),
+    )
+    .values(delivered_at=database_now())
+)
+_failing = update(deliveries).where(
+    _d.sequence == bindparam("sequence_"),
+    _d.destination == bindparam("destination_"),
+    _d.attempts == bindparam("attempt"),
+    _d.dead_at.is_(None),
+)
+_FAILED = _failing.values(
+    due_at=database_now() + bindparam("retry_after", type_=_BIG), error=bindparam("error_", type_=Text)
+)
+_DEAD = _failing.values(dead_at=database_now(), error=bindparam("error_", type_=Text))
+
+
+def number(connection: Connection, destinations: Collection[str], limit: int) -> int:
+    """Give committed events their positions and deliveries, unless another transaction is at it; how many."""
+    # The row is locked by one statement and the events are looked for by the next: on PostgreSQL each sees what was committed when it began, and
+    # the second must see all that the one who numbered before has done.
+    last: int | None = connection.execute(_TURN).scalar_one_or_none()
+    if last is None:
+        return 0
+    numbering = _NUMBER if destinations else _NUMBER_FOR_NOBODY
+    numbered = connection.execute(numbering[connection.dialect.name], {"last": last, "limit_": limit}).rowcount
+    for destination in destinations:
+        connection.execute(_SEND, {"destination_": destination, "last": last, "newest": last + numbered})
+    connection.execute(_COUNT, {"newest": last + numbered})
+    return numbered
+
+
+@one_statement
+def claim(connection: Connection, destination: str, limit: int, lease: timedelta) -> list[Delivery]:
+    """The oldest undelivered events that are due there, one per upload, hidden from others for `lease`."""
+    values = {"destination_": destination, "limit_": limit, "lease": to_microseconds(lease)}
+    rows = connection.execute(_CLAIM[connection.dialect.name], values).all()
+    if connection.dialect.name == "postgresql":
+        return [Delivery(event_from(row), destination, row.attempt) for row in rows]
+    # SQLite returns nothing but the updated table's own columns.
+    attempts = {row.sequence: row.attempts for row in rows}
+    found = {row.sequence: row for row in connection.execute(_BY_SEQUENCE, {"sequences": sorted(attempts)})}
+    if orphaned := sorted(attempts.keys() - found.keys()):  # see `_orphaned`
+        connection.execute(_ARRIVED, {"destination_": destination, "sequences": orphaned})
+    return [Delivery(event_from(found[at]), destination, attempts[at]) for at in sorted(found)]
+
+
+def done(connection: Connection, done: Sequence[tuple[int, str]]) -> None:
+    """Nothing of these positions is to be delivered to these destinations any more."""
+    sequences = sorted({sequence for sequence, _ in done})
+    # Of two that finish an event at two destinations, the second sees that it is the last; in order, so that they don't wait for each other.
+    connection.execute(_IN_ORDER, {"sequences": sequences}).all()
+    for destination in sorted({destination for _, destination in done}):
+        there = [sequence for sequence, name in done if name == destination]
+        connection.execute(_ARRIVED, {"destination_": destination, "sequences": there})
+    connection.execute(_DONE, {"sequences": sequences})
+
+
+def failed(connection: Connection, failures: Sequence[FailedDelivery]) -> None:
+    """Each may be claimed again after a while, or is a dead letter; unless it was claimed by another meanwhile."""
+    retried, dead = [], []
+    for delivery, retry_after, error in failures:
+        values = {
+            "sequence_": position_of(delivery),
+            "destination_": delivery.destination,
+            "attempt": delivery.attempt,
+            "error_": error,
+        }
+        if retry_after is None:
+            dead.append(values)
+        else:
+            retried.append(values | {"retry_after": to_microseconds(retry_after)})
+    if retried:
+        connection.execute(_FAILED, retried)
+    if dead:
+        connection.execute(_DEAD, dead)
+
+
+def position_of(delivery: Delivery) -> int:
+    """The position of an event that was claimed."""
+    assert delivery.event.position is not None, "set when it was claimed"
+    return delivery.event.position
