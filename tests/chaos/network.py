@@ -99,12 +99,12 @@ async def network_cut(lab: Lab) -> str:
             api.faults.clear()
             store.faults.clear()
             took = time.monotonic() - began
+            sent = store.sent[CLIENTS] - heads.size  # before the downloads, whose requests go the same way
             for path, (file, _) in zip(files, results, strict=True):
                 target = path.with_suffix(".copy")
                 await loop.run_in_executor(executor, client.download, file.id, target)
                 assert _digest(target) == _digest(path), f"{path.name} is not what was sent"
         needed = count * parts * PART
-        sent = store.sent[CLIENTS] - heads.size
         again, in_flight = sent - needed, store.unanswered[CLIENTS]
         assert cuts > 0, "nothing was cut"
         assert again <= in_flight, f"{again} bytes were sent again, {in_flight} were in flight"

@@ -9,7 +9,7 @@ import pytest
 
 from uploadcore.ports import IdempotencyRecord
 from uploadcore.testing import make_event
-from uploadcore_sql import SqlDatabase, idempotency, outbox
+from uploadcore_sql import SqlDatabase, dead_letters, idempotency
 
 HOUR = timedelta(hours=1)
 
@@ -22,7 +22,7 @@ def either(request: pytest.FixtureRequest) -> SqlDatabase:
 async def test_a_purge_drops_a_bounded_number_and_the_next_one_goes_on(
     either: SqlDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (outbox, idempotency):
+    for module in (dead_letters, idempotency):
         monkeypatch.setattr(module, "PURGED_AT_ONCE", 2)
     async with either.transaction() as tx:
         for key in ("a", "b", "c"):
