@@ -274,7 +274,7 @@ async def late_fill(lab: Lab) -> str:
 
     The comparison of versions taken out of the script that fills, it failed: the old title was shown 125 times of 199.
     """
-    rounds = lab.sized(20, 4)
+    rounds = lab.sized(12, 4)
     async with (
         lab.world(UPLOADCORE_SWEEP_INTERVAL="1h") as world,
         Client(world.fleet.url, chance=lab.chance) as client,

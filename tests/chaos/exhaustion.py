@@ -58,7 +58,7 @@ async def disk_full(lab: Lab) -> str:
 
 async def _filled(lab: Lab, name: str, what: str) -> str:
     """Fill a disk with uploads, and make room again. With database, or without."""
-    count = lab.sized(60, 30)
+    count = lab.sized(40, 30)  # more than there is room for, and fewer than the disk holds without its ballast
     folder = lab.folder / f"disk-{name}"
     database = folder / "uploads.db" if name == "files" else None
     async with _embedded(folder, disk=DISK, database=database) as instance, _uploader(instance) as uploader:

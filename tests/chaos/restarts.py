@@ -11,7 +11,7 @@ from tests.chaos.load import Client
 __all__ = ["CI", "EXPERIMENTS"]
 
 CLIENTS = 8
-DRAIN_DELAY = "5s"
+DRAIN_DELAY = "4s"
 """The balancer looks five times a second, and twice before it believes: many times as long, for a machine that is busy."""
 
 
