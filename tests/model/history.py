@@ -33,7 +33,12 @@ class Snapshot:
 
 @dataclass(eq=False)
 class Life:
-    """The history of one upload."""
+    """The history of one upload.
+
+    Attributes:
+        content: What its object was when it was completed.
+        stood: What its object was assembled to be, and has become by parts that were sent late.
+    """
 
     first: Upload
     now: Upload
@@ -41,6 +46,12 @@ class Life:
     timeline: list[Snapshot] = field(default_factory=list)
     holder: Operation | None = None
     content: bytes | None = None
+    stood: list[bytes] = field(default_factory=list)
+
+    @property
+    def is_altered(self) -> bool:
+        """Whether somebody has sent a part of it after it was assembled."""
+        return len(self.stood) > 1
 
     def since(self, position: int) -> Iterator[Snapshot]:
         """How it was at `position`, and how since."""

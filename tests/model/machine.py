@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from hypothesis import strategies as st
@@ -76,6 +77,7 @@ STEPS: list[tuple[int, str, dict[str, st.SearchStrategy[Any]]]] = [
     (1, "fill_late", {"slot": SLOTS, "which": WHICH, "seconds": st.sampled_from([0, 1, 3, 61]), "fault": faults(3)}),
     (3, "sweep", {"slot": SLOTS, "fault": faults(14)}),
     (2, "relay", {"slot": SLOTS, "fault": faults(4)}),
+    (1, "replay", {"slot": SLOTS, "fault": faults(2)}),
     (
         6,
         "race",
@@ -113,13 +115,15 @@ class UploadCoreMachine(RuleBasedStateMachine):
     @initialize(
         capabilities=st.sampled_from(CAPABILITIES),
         cache=st.sampled_from(["none", "shared", "one each", "deaf"]),
+        attempts=st.sampled_from([48, 2]),
         shapes=st.lists(st.sampled_from(SHAPES), min_size=1, max_size=3),
     )
-    def begin(self, capabilities: StoreCapabilities, cache: str, shapes: list[Shape]) -> None:
+    def begin(self, capabilities: StoreCapabilities, cache: str, attempts: int, shapes: list[Shape]) -> None:
         """Some uploads that are whole."""
         STATISTICS["runs"] += 1
+        config = replace(self.config, delivery_attempts=attempts)
         self.world = Happenings(
-            capabilities, cache, database_type=self.database_type, cache_type=self.cache_type, config=self.config
+            capabilities, cache, database_type=self.database_type, cache_type=self.cache_type, config=config
         )
         for shape in shapes:
             self.world.initiate(0, owner=OWNERS[0], shape=shape)

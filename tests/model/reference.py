@@ -78,6 +78,7 @@ class Reference:
         lives: Every upload, by id.
         files: Every file, by id; `file_histories` says how it came to be so.
         events: Every event written, in order.
+        ever_dead: Ids of those that have been dead letters.
     """
 
     def __init__(self, clock: ManualClock) -> None:
@@ -91,7 +92,9 @@ class Reference:
         self.file_histories: dict[str, FileHistory] = defaultdict(FileHistory)
         self.events: list[Event] = []
         self.idempotency: dict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
+        self.ever_dead: set[str] = set()
         self._by_key: dict[str, Life] = {}
+        self._assembled: dict[str, tuple[dict[int, bytes], Sequence[int]]] = {}
         self._made: dict[str, tuple[str, datetime, Operation | None]] = {}
         self._looks: dict[tuple[Operation, str], _Looks] = defaultdict(_Looks)
         self._written: dict[str, Event] = {}
@@ -154,7 +157,9 @@ class Reference:
         named = {number: len(parts[number]) for number in numbers}
         if not is_whole(life.first, named):
             self.broken(5, f"parts {named} of {life.now.id} were assembled: not a whole blob")
-        self.objects[address.key] = b"".join(parts[number] for number in numbers)
+        self.objects[address.key] = body = b"".join(parts[number] for number in numbers)
+        self._assembled[address.storage_upload_id or ""] = parts, numbers
+        life.stood = [body]
         self._note(life)
 
     def aborted(self, operation: Operation | None, address: Address) -> None:
@@ -168,8 +173,17 @@ class Reference:
         self._changed(operation, address)
 
     def stored_part(self, storage_upload_id: str, number: int, body: bytes) -> None:
-        """The store has accepted a part."""
-        self.parts[storage_upload_id][number] = body
+        """The store has accepted a part; of an upload that it has assembled, perhaps."""
+        if storage_upload_id in self.parts:
+            self.parts[storage_upload_id][number] = body
+        else:
+            parts, numbers = self._assembled[storage_upload_id]
+            parts[number] = body
+            key = self._made[storage_upload_id][0]
+            if key in self.objects:
+                self.objects[key] = late = b"".join(parts[named] for named in numbers)
+                if late != self._by_key[key].stood[-1]:
+                    self._by_key[key].stood.append(late)
         self._note(self._by_key[self._made[storage_upload_id][0]])
 
     def stored_object(self, key: str, body: bytes) -> None:
@@ -231,6 +245,8 @@ class Reference:
                 self.file_histories[file_id].timeline.append((self._clock.now(), file))
                 expected += self._file_saved(operation, before.get(file_id), file)
         self._check_events(expected, database)
+        dead = database._tables.deliveries.items()
+        self.ever_dead |= {event_id for (_, event_id), waiting in dead if waiting.dead_at is not None}
         self._check_quotas(database)
         self._check_idempotency(database)
 
@@ -331,6 +347,8 @@ class Reference:
         life = self.lives[new.upload_id]
         if (new.address.bucket, new.address.key) != (life.first.address.bucket, life.first.address.key):
             self.broken(1, f"file {new.id} lies elsewhere than its upload {new.upload_id}")
+        if old is not None and (old.status, new.status) == (FileStatus.AVAILABLE, FileStatus.FAILED):
+            return self._damaged(life, new)
         if old is None:
             if new.status is not FileStatus.UPLOADING or life.first.file_id != new.id:
                 self.broken(2, f"file {new.id} was born {new.status}")
@@ -349,6 +367,13 @@ class Reference:
                 self.broken(10, f"file {new.id} was deleted by {operation.kind} without looking whether it is clean")
             return [(EventType.FILE_DELETED, new.upload_id)]
         return []
+
+    def _damaged(self, life: Life, new: File) -> list[tuple[EventType, str]]:
+        """A file has failed that was available: its content is another than was assembled."""
+        stands = self.objects.get(life.now.address.key)
+        if life.now.state is not S.COMPLETED or not life.is_altered or stands == life.stood[0]:
+            self.broken(9, f"file {new.id} is said to be damaged, and is not")
+        return [(EventType.FILE_DAMAGED, new.upload_id)]
 
     def _check_events(self, expected: list[tuple[EventType, str]], database: MemoryDatabase) -> None:
         written = []
@@ -398,11 +423,12 @@ class Reference:
     # --- what the machine asks ------------------------------------------------------------------------------------
 
     def check_contents(self) -> None:
-        """A file that is available has the bytes that were assembled for it, always."""
+        """A file that is available has the bytes that were assembled for it, always; but for what is sent late, until somebody looks again."""
         for file in self.files.values():
             if file.status is FileStatus.AVAILABLE:
                 life = self.lives[file.upload_id]
-                if life.content is None or self.objects.get(life.now.address.key) != life.content:
+                stands = self.objects.get(life.now.address.key)
+                if life.content is None or (stands != life.content and (stands is None or not life.is_altered)):
                     self.broken(9, f"file {file.id} is available and its content is not what was completed")
 
     def check_deliveries(self, delivered: Sequence[Event]) -> None:
@@ -414,5 +440,8 @@ class Reference:
             if event.id not in order[event.upload_id]:
                 order[event.upload_id].append(event.id)
         for upload_id, ids in order.items():
-            if ids != [event.id for event in self.events if event.upload_id == upload_id][: len(ids)]:
+            # A dead letter holds back nobody, and may be replayed.
+            delivered_in_turn = [event_id for event_id in ids if event_id not in self.ever_dead]
+            written = [event.id for event in self.events if event.upload_id == upload_id]
+            if delivered_in_turn != [each for each in written if each not in self.ever_dead][: len(delivered_in_turn)]:
                 self.broken(8, f"the events of {upload_id} were delivered out of order: {ids}")

@@ -60,6 +60,8 @@ CAPABILITIES = [
     MEMORY_CAPABILITIES,
     replace(MEMORY_CAPABILITIES, repeatable_complete=False, concurrent_complete=False),
     replace(MEMORY_CAPABILITIES, conditional_put=False, object_checksums=frozenset(), list_by_prefix=False),
+    replace(MEMORY_CAPABILITIES, late_parts_refused=False, forgets_completed=False, object_checksums=frozenset()),
+    replace(MEMORY_CAPABILITIES, late_parts_refused=False),
 ]
 CONFIG = UploadConfig(single_put_limit=8)
 LIMITS = Admission(max_unknown_size=12, max_open_uploads=4, max_bytes_in_flight=60)
@@ -192,6 +194,10 @@ class World:
         self.call(slot, "relay", lambda core: core.relay(), fault, self.answers.relayed)
         return len(self.publisher.events) > before
 
+    def replay(self, slot: int, fault: Injected) -> None:
+        """An operator has mended the receiver."""
+        self.call(slot, "replay", lambda core: core.events.replay(destination="receiver"), fault, self.answers.relayed)
+
     def go_on(self, which: int, fault: Injected) -> None:
         """Whatever stood still moves again, perhaps to stop at a later call."""
         held_back = self.held_back
@@ -253,6 +259,36 @@ class World:
         process.die()
         self.run()
 
+    def _check_objects(self) -> None:
+        """Each file has its object, as it was completed, and each object its file."""
+        reference = self.reference
+        live = {
+            reference.lives[file.upload_id].now.address.key
+            for file in reference.files.values()
+            if file.status is FileStatus.AVAILABLE
+        }
+        # What was damaged stays for its owner to delete.
+        damaged = {
+            life.now.address.key
+            for file in reference.files.values()
+            if file.status is FileStatus.FAILED and (life := reference.lives[file.upload_id]).is_altered
+            if life.now.state is UploadState.COMPLETED
+        }
+        live |= damaged & reference.objects.keys()
+        for file in reference.files.values():
+            life = reference.lives[file.upload_id]
+            is_changed = reference.objects.get(life.now.address.key) != life.content
+            if file.status is FileStatus.AVAILABLE and is_changed and self._is_told(life):
+                reference.broken(10, f"at rest file {file.id} is not what was completed, and nobody has seen it")
+        if reference.objects.keys() != live:
+            lost, left = live - reference.objects.keys(), reference.objects.keys() - live
+            reference.broken(9, f"at rest {len(lost)} files have no object, and {len(left)} objects no file")
+
+    def _is_told(self, life: Life) -> bool:
+        """Whether the store tells that a part was sent late: by a checksum, or by listing other parts than the fence saw."""
+        expected = life.now.expected
+        return bool(self.store.capabilities.object_checksums) or bool(expected and expected.parts_digest)
+
     # --- what must be true ----------------------------------------------------------------------------------------
 
     def check(self) -> None:
@@ -303,6 +339,9 @@ class World:
             self.call(0, "sweep", lambda core: core.sweep(), None, self.answers.swept)
             while self._relay(1, None):
                 pass
+        self.replay(0, None)
+        while self._relay(1, None):
+            pass
 
     def check_rest(self) -> None:
         """Conservation (rule 9), no unknown upload (2), everything announced (8), nothing left to do."""
@@ -311,14 +350,7 @@ class World:
         states = Counter(life.now.state for life in reference.lives.values() if not life.now.is_terminal)
         if states:
             reference.broken(6, f"not closed at rest: {states}")
-        live = {
-            reference.lives[file.upload_id].now.address.key
-            for file in reference.files.values()
-            if file.status is FileStatus.AVAILABLE
-        }
-        if reference.objects.keys() != live:
-            lost, left = live - reference.objects.keys(), reference.objects.keys() - live
-            reference.broken(9, f"at rest {len(lost)} files have no object, and {len(left)} objects no file")
+        self._check_objects()
         if reference.parts:
             reference.broken(2, f"at rest the store holds {len(reference.parts)} multipart uploads")
         statuses = {file.status for file in reference.files.values()}
