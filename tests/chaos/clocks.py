@@ -40,6 +40,8 @@ async def clocks_apart(lab: Lab) -> str:
 
     Tokens say when they were issued, which for an instance that is behind is in the future.
     With URLs signed by the instance's own clock, they were signed 840 s away from the truth.
+
+    Seen to fail with URLs signed by the instance's own clock: they were 840 s away from the truth.
     """
     count, held = lab.sized(120, 24), lab.sized(COMPLETIONS, 8)
     async with lab.world(UPLOADCORE_LEASE=f"{LEASE:g}s") as world, Client(world.fleet.url, chance=lab.chance) as client:
