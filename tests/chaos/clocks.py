@@ -39,8 +39,6 @@ async def clocks_apart(lab: Lab) -> str:
     """Instance clocks 14 min ahead and behind: uploads succeed; leases hold; signing goes by the store's time; doctor and /health/ready say so.
 
     Tokens say when they were issued, which for an instance that is behind is in the future.
-    With URLs signed by the instance's own clock, they were signed 840 s away from the truth.
-
     Seen to fail with URLs signed by the instance's own clock: they were 840 s away from the truth.
     """
     count, held = lab.sized(120, 24), lab.sized(COMPLETIONS, 8)
