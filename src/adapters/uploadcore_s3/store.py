@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import timedelta
 from types import MappingProxyType
-from typing import Any, TypeVar
-from urllib.parse import quote, urlsplit
-
-import stamina
+from typing import TypeVar
+from urllib.parse import quote
 
 from uploadcore.diagnosis import Finding, Needs
 from uploadcore.errors import InvalidRequestError, NoSuchMultipartError, StoreUnavailableError
@@ -24,22 +20,18 @@ from uploadcore.system import SystemClock
 from uploadcore.upload import Address
 from uploadcore_s3.client import Identity, ObjectHead, S3Client
 from uploadcore_s3.configuration import S3Configuration
-from uploadcore_s3.credentials import SigningCredentials
 from uploadcore_s3.doctor import examine
 from uploadcore_s3.errors import (
     S3CallError,
     TransportError,
     is_absent,
-    is_transient,
     map_completion,
     map_creation,
     map_errors,
 )
 from uploadcore_s3.examined import Examined
-from uploadcore_s3.probe import SignedHttp
-from uploadcore_s3.signing import Credentials, QuerySigner
-from uploadcore_s3.store_clock import FEWEST, StoreClock
-from uploadcore_s3.threads import BoundedThreads
+from uploadcore_s3.opened import OpenedStore
+from uploadcore_s3.store_clock import StoreClock
 from uploadcore_s3.xml import NotXmlError, local_name, parse_xml
 
 __all__ = ["S3Store"]
@@ -52,10 +44,6 @@ _FULL_OBJECT = "FULL_OBJECT"
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?", re.ASCII)
 _METADATA_NAME = re.compile(r"[a-z0-9._-]+", re.ASCII)
-_PATIENCE = 2.0
-"""Seconds that starting waits for the store to say what time it is."""
-_COMPLETIONS = 16
-"""Completions at a time, on threads of their own: each may take minutes, and nothing else waits for them."""
 
 
 class S3Store(ABC):
@@ -72,7 +60,7 @@ class S3Store(ABC):
         self._own_headers = configuration.object_headers
         whole = configuration.capabilities.object_checksums
         self._whole_checksum = next(iter(whole), None)
-        self._opened: _Opened | None = None
+        self._opened: OpenedStore | None = None
 
     def __repr__(self) -> str:
         """Show the bucket, and no credentials."""
@@ -121,7 +109,7 @@ class S3Store(ABC):
             raise StoreUnavailableError("the store is open already")
         try:
             client = await asyncio.to_thread(self._connect)
-            self._opened = _Opened(self._configuration, client, self._clock)
+            self._opened = OpenedStore(self._configuration, client, self._clock)
             for identity in Identity:
                 await asyncio.to_thread(client.credentials, identity)
             await self._opened.ask_for_the_time()
@@ -353,12 +341,12 @@ class S3Store(ABC):
 
     # --- how ------------------------------------------------------------------------------------------------------
 
-    def _open(self) -> _Opened:
+    def _open(self) -> OpenedStore:
         if self._opened is None:
             raise StoreUnavailableError("the store is not open")
         return self._opened
 
-    def _at(self, address: Address) -> tuple[_Opened, str]:
+    def _at(self, address: Address) -> tuple[OpenedStore, str]:
         if address.bucket != self.bucket:
             raise InvalidRequestError(f"this store has one bucket, {self.bucket!r}")
         return self._open(), address.key
@@ -386,89 +374,6 @@ class S3Store(ABC):
             return None
         value = found.headers.get(f"{_CHECKSUM}{algorithm}", "")
         return Checksum(algorithm, value) if value and "-" not in value else None
-
-
-class _Opened:
-    """What a store has while it is open."""
-
-    def __init__(self, configuration: S3Configuration, client: S3Client, clock: StoreClock) -> None:
-        self.client = client
-        self._timeouts = configuration.timeouts
-        threads = configuration.threads
-        self._calls = BoundedThreads("uploadcore-s3", threads=threads, waiting=4 * threads)
-        self._completions = BoundedThreads("uploadcore-s3-complete", threads=_COMPLETIONS, waiting=4 * _COMPLETIONS)
-        # Not among the calls: a store that hangs must not keep URLs from being signed.
-        self._renewals = BoundedThreads("uploadcore-s3-credentials", threads=len(Identity), waiting=len(Identity))
-        self._configuration = configuration
-        self._clock = clock
-        self.signer = self._signer(configuration.public_endpoint or client.endpoint)
-        self.signing = {identity: SigningCredentials(self._asking(identity), clock) for identity in Identity}
-
-    def _signer(self, endpoint: str) -> QuerySigner:
-        return QuerySigner(
-            endpoint,
-            bucket=self._configuration.bucket,
-            region=self.client.region,
-            addressing="path" if self._configuration.is_path_style else "virtual",
-        )
-
-    def by_hand(self, identity: Identity, endpoint: str) -> SignedHttp:
-        """Requests without an SDK, through URLs signed for who `identity` says."""
-        return SignedHttp(
-            self.client.transport,
-            self._signer(endpoint),
-            lambda: self.client.credentials(identity),
-            bucket=self._configuration.bucket,
-            clock=self._clock,
-        )
-
-    async def ask_for_the_time(self) -> None:
-        """Have the store say something, whatever it is, until it is believed: the transport looks at its date."""
-        endpoint, bucket = urlsplit(self.client.endpoint), self._configuration.bucket
-        url = f"{endpoint.scheme}://{bucket}.{endpoint.netloc}/"
-        if self._configuration.is_path_style:
-            url = f"{endpoint.scheme}://{endpoint.netloc}{endpoint.path.rstrip('/')}/{bucket}"
-        until = time.monotonic() + _PATIENCE
-        for _ in range(FEWEST):
-            left = until - time.monotonic()
-            if left > 0 and self._clock.offset is None:
-                with suppress(S3CallError, TransportError):
-                    await self._calls.run(self.client.transport.send, "HEAD", url, {}, None, within=left)
-
-    async def once(self, call: Callable[..., T], *args: Any, **options: Any) -> T:
-        """One attempt."""
-        return await self._calls.run(call, *args, within=self._timeouts.call, **options)
-
-    async def repeatedly(self, call: Callable[..., T], *args: Any, **options: Any) -> T:
-        """Attempts until one goes well, or fails for good, or time is over."""
-        async for attempt in stamina.retry_context(
-            on=is_transient, attempts=6, timeout=self._timeouts.retries, wait_initial=0.1, wait_max=5, wait_jitter=0.5
-        ):
-            with attempt:
-                return await self.once(call, *args, **options)
-        raise AssertionError("the last attempt returns or raises")
-
-    async def completed(
-        self, key: str, upload_id: str, parts: Sequence[StoredPart], headers: Mapping[str, str]
-    ) -> bytes:
-        """One completion, on its own threads."""
-        return await self._completions.run(
-            self.client.complete_multipart, key, upload_id, parts, headers, within=self._timeouts.completion
-        )
-
-    def _asking(self, identity: Identity) -> Callable[[], Any]:
-        async def ask() -> Credentials:
-            with map_errors("the credentials can't be renewed"):
-                try:
-                    return await self._renewals.run(self.client.credentials, identity, within=self._timeouts.call)
-                except LookupError as exc:
-                    raise StoreUnavailableError(f"the credentials can't be renewed: {exc}") from exc
-
-        return ask
-
-    async def close(self) -> None:
-        self.client.close()
-        await asyncio.gather(self._calls.close(), self._completions.close(), self._renewals.close())
 
 
 def _upload_id(address: Address) -> str:

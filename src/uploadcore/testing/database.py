@@ -12,7 +12,9 @@ from uploadcore.events import EventType
 from uploadcore.ports import Database, IdempotencyRecord
 from uploadcore.testing.builders import make_event, make_file, make_upload
 from uploadcore.testing.files import FileRecordsContract
-from uploadcore.testing.outbox import IdempotencyContract, OutboxContract, QuotaContract
+from uploadcore.testing.idempotency import IdempotencyContract
+from uploadcore.testing.outbox import OutboxContract
+from uploadcore.testing.quotas import QuotaContract
 from uploadcore.testing.uploads import UploadRecordsContract
 from uploadcore.upload import Transition
 

@@ -1,4 +1,4 @@
-"""The contracts of `Transaction.outbox`, `.idempotency` and `.quotas`."""
+"""The contract of `Transaction.outbox`."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from functools import partial
 
 import pytest
 
-from uploadcore.errors import QuotaExceededError
 from uploadcore.events import Event, EventType
-from uploadcore.ports import Database, DeadLetter, Delivery, FailedDelivery, IdempotencyRecord
+from uploadcore.ports import Database, DeadLetter, Delivery, FailedDelivery
 from uploadcore.states import UploadState
 from uploadcore.testing.builders import make_event, make_upload
 from uploadcore.testing.uploads import SENTINELS, added_upload, saved
 from uploadcore.upload import Transition
 
-__all__ = ["IdempotencyContract", "OutboxContract", "QuotaContract"]
+__all__ = ["OutboxContract"]
 
 HOUR = timedelta(hours=1)
 HERE = "here"
@@ -418,143 +417,3 @@ class OutboxContract:
         async with database.transaction() as tx:
             await tx.outbox.add(make_event("e"))
         await database.events_written(HOUR)
-
-
-class IdempotencyContract:
-    """What every `IdempotencyRecords` does. Part of `DatabaseContract`."""
-
-    async def claim_key(
-        self, database: Database, record: IdempotencyRecord, kept: timedelta = HOUR
-    ) -> IdempotencyRecord:
-        """Claim in a transaction of its own."""
-        async with database.transaction() as tx:
-            return await tx.idempotency.claim(record, kept=kept)
-
-    async def test_the_first_claim_stands(self, database: Database) -> None:
-        first = IdempotencyRecord("u_1", "key", "print 1", "a")
-        assert await self.claim_key(database, first) == first
-        assert await self.claim_key(database, IdempotencyRecord("u_1", "key", "print 2", "b")) == first
-        assert await self.claim_key(database, first) == first
-
-    async def test_another_owners_or_another_key_is_another(self, database: Database) -> None:
-        await self.claim_key(database, IdempotencyRecord("u_1", "key", "print", "a"))
-        for owner, key in (("u_2", "key"), ("u_1", "Key"), ("u_1", "key "), ("u_1", "ke"), ("U_1", "key")):
-            other = IdempotencyRecord(owner, key, "print", "b")
-            assert await self.claim_key(database, other) == other
-
-    @pytest.mark.parametrize("text", [*SENTINELS[1:-1], "x" * 255])
-    async def test_any_text_is_a_key(self, database: Database, text: str) -> None:
-        record = IdempotencyRecord(text, text, "print", "a")
-        assert await self.claim_key(database, record) == record
-        assert await self.claim_key(database, IdempotencyRecord(text, text, "print", "b")) == record
-
-    async def test_a_record_that_was_kept_long_enough_gives_way(self, database: Database) -> None:
-        await self.claim_key(database, IdempotencyRecord("u_1", "key", "print 1", "a"))
-        second = IdempotencyRecord("u_1", "key", "print 2", "b")
-        assert await self.claim_key(database, second, kept=-HOUR) == second
-        assert await self.claim_key(database, IdempotencyRecord("u_1", "key", "print 3", "c")) == second
-
-    async def test_of_many_concurrent_claims_exactly_one_stands(self, database: Database) -> None:
-        records = [IdempotencyRecord("u_1", "key", "print", f"upload {number}") for number in range(12)]
-        standing = await asyncio.gather(*(self.claim_key(database, record) for record in records))
-        assert len(set(standing)) == 1
-        assert standing[0] in records
-
-    async def test_old_records_are_purged(self, database: Database) -> None:
-        for key in ("a", "b"):
-            await self.claim_key(database, IdempotencyRecord("u_1", key, "print", key))
-        async with database.transaction() as tx:
-            assert await tx.idempotency.purge(older_than=HOUR) == 0
-            assert await tx.idempotency.purge(older_than=-HOUR) == 2
-            assert await tx.idempotency.purge(older_than=-HOUR) == 0
-        again = IdempotencyRecord("u_1", "a", "print", "new")
-        assert await self.claim_key(database, again) == again
-
-
-class QuotaContract:
-    """What every `QuotaRecords` does. Part of `DatabaseContract`."""
-
-    async def reserve(
-        self,
-        database: Database,
-        size: int,
-        *,
-        owner: str = "u_1",
-        uploads: int | None = None,
-        size_limit: int | None = None,
-    ) -> None:
-        """Reserve in a transaction of its own."""
-        async with database.transaction() as tx:
-            await tx.quotas.reserve(owner, size=size, max_uploads=uploads, max_bytes=size_limit)
-
-    async def release(self, database: Database, size: int) -> None:
-        """Release in a transaction of its own."""
-        async with database.transaction() as tx:
-            await tx.quotas.release("u_1", size=size)
-
-    async def test_uploads_are_counted_up_to_the_limit(self, database: Database) -> None:
-        await self.reserve(database, 0, uploads=2)
-        await self.reserve(database, 0, uploads=2)
-        with pytest.raises(QuotaExceededError):
-            await self.reserve(database, 0, uploads=2)
-        await self.release(database, 0)
-        await self.reserve(database, 0, uploads=2)
-
-    async def test_bytes_are_counted_up_to_the_limit(self, database: Database) -> None:
-        await self.reserve(database, 60, size_limit=100)
-        with pytest.raises(QuotaExceededError):
-            await self.reserve(database, 41, size_limit=100)
-        await self.reserve(database, 40, size_limit=100)
-        await self.release(database, 60)
-        await self.reserve(database, 60, size_limit=100)
-
-    async def test_a_first_reservation_can_be_refused(self, database: Database) -> None:
-        with pytest.raises(QuotaExceededError):
-            await self.reserve(database, 0, uploads=0)
-        with pytest.raises(QuotaExceededError):
-            await self.reserve(database, 11, size_limit=10)
-        await self.reserve(database, 10, uploads=1, size_limit=10)
-
-    async def test_a_refused_reservation_counts_nothing(self, database: Database) -> None:
-        await self.reserve(database, 60, uploads=2, size_limit=100)
-        with pytest.raises(QuotaExceededError):
-            await self.reserve(database, 41, uploads=2, size_limit=100)
-        with pytest.raises(QuotaExceededError):
-            await self.reserve(database, 1, uploads=1, size_limit=100)
-        await self.reserve(database, 40, uploads=2, size_limit=100)
-
-    async def test_a_refused_reservation_leaves_its_transaction_usable(self, database: Database) -> None:
-        async with database.transaction() as tx:
-            with pytest.raises(QuotaExceededError):
-                await tx.quotas.reserve("u_1", size=11, max_uploads=None, max_bytes=10)
-            await tx.uploads.add(make_upload("a"), lifetime=HOUR, lease=None)
-        async with database.reader() as tx:
-            assert await tx.uploads.get("a") is not None
-
-    async def test_without_limits_there_are_none(self, database: Database) -> None:
-        for _ in range(3):
-            await self.reserve(database, 53_687_091_200_000)
-        with pytest.raises(QuotaExceededError):
-            await self.reserve(database, 1, size_limit=3 * 53_687_091_200_000)
-
-    async def test_owners_do_not_share(self, database: Database) -> None:
-        await self.reserve(database, 10, owner="u_1", uploads=1, size_limit=10)
-        await self.reserve(database, 10, owner="u_2", uploads=1, size_limit=10)
-        await self.reserve(database, 10, owner="U_1", uploads=1, size_limit=10)
-
-    async def test_a_quota_never_falls_below_zero(self, database: Database) -> None:
-        await self.release(database, 1_000)
-        await self.reserve(database, 10)
-        await self.release(database, 1_000)
-        await self.release(database, 1_000)
-        await self.reserve(database, 10, uploads=1, size_limit=10)
-        with pytest.raises(QuotaExceededError):
-            await self.reserve(database, 0, uploads=1)
-        with pytest.raises(QuotaExceededError):
-            await self.reserve(database, 1, size_limit=10)
-
-    async def test_concurrent_reservations_never_pass_the_limit(self, database: Database) -> None:
-        attempts = (self.reserve(database, 10, uploads=20, size_limit=30) for _ in range(12))
-        outcomes = await asyncio.gather(*attempts, return_exceptions=True)
-        assert outcomes.count(None) == 3
-        assert sum(isinstance(outcome, QuotaExceededError) for outcome in outcomes) == 9
