@@ -185,4 +185,6 @@ class UploadCore:
                 more = (await self.sweep()).more
             except UploadCoreError as exc:
                 log.warning("sweep failed: %s", exc.message, extra={"code": exc.code})
+            except Exception:
+                log.exception("sweep: a defect")
             await self._clock.sleep(BUSY_PAUSE if more else self.config.sweep_interval.total_seconds())

@@ -237,6 +237,13 @@ class Relay:
                 await publisher.publish(delivery.event)
         except UndeliverableError as exc:
             return self._failed(delivery, None, exc)
+        except asyncio.CancelledError:
+            # Ours, where we are being stopped. Else the publisher's: something that it waited for was cancelled.
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            failure = DeliveryError("the publisher's own work was cancelled")
+            return self._failed(delivery, retry if delivery.attempt < self._config.delivery_attempts else None, failure)
         except Exception as exc:  # noqa: BLE001 - a publisher may be the host's code; any failure of it only means: not delivered
             return self._failed(delivery, retry if delivery.attempt < self._config.delivery_attempts else None, exc)
         return delivery
@@ -286,6 +293,8 @@ class Relay:
                 numbered = await self.number()
             except UploadCoreError as exc:
                 log.warning("relay failed: %s", exc.message, extra={"code": exc.code})
+            except Exception:
+                log.exception("relay: a defect")
             if numbered:
                 for wake in self._wakes.values():
                     wake.set()
@@ -300,6 +309,8 @@ class Relay:
             except UploadCoreError as exc:
                 told = {"destination": destination, "code": exc.code}
                 log.warning("relay to %s failed: %s", destination, exc.message, extra=told)
+            except Exception:
+                log.exception("relay to %s: a defect", destination, extra={"destination": destination})
             if not report.more:
                 await woken(self._wakes[destination], self._clock, self._config.relay_interval)
             elif not report.delivered:

@@ -412,6 +412,34 @@ async def test_a_poison_event_becomes_a_dead_letter_and_blocks_nobody_else() -> 
     assert await dead(rig) == [("here", "ValueError")], "of an error that is not ours, only the class"
 
 
+@pytest.mark.parametrize("runs_in_the_background", [False, True])
+async def test_a_publisher_whose_own_work_is_cancelled_has_failed_and_ends_nothing_else(
+    *, runs_in_the_background: bool
+) -> None:
+    async def cancelled(event: Event) -> None:
+        if event.upload_id == poisonous.upload.id:
+            raise asyncio.CancelledError
+
+    publisher = Calling(cancelled)
+    rig = Rig(publisher=publisher, config=UploadConfig(delivery_attempts=1))
+    poisonous = await rig.completed()
+    if runs_in_the_background:
+        background = asyncio.create_task(rig.core.run_background())
+        await until(lambda: rig.clock.sleepers >= 3)
+    else:
+        assert (await rig.core.relay()).dead == 1
+
+    other = await rig.completed()
+    if runs_in_the_background:
+        await until(lambda: len(publisher.events) == 1)
+        await stopped(background)
+    else:
+        await rig.core.relay()
+
+    assert [event.upload_id for event in publisher.events] == [other.upload.id]
+    assert await dead(rig) == [("here", "the publisher's own work was cancelled")]
+
+
 async def test_an_event_whose_every_attempt_ended_its_process_is_not_begun_again() -> None:
     publisher = MemoryEventPublisher()
     rig = Rig(publisher=publisher, config=UploadConfig(delivery_attempts=2))
@@ -573,6 +601,23 @@ async def test_in_the_background_trouble_with_the_database_is_logged_and_tried_a
 
     await rig.completed()
     await until(lambda: len(publisher.events) == 1)
+
+    await stopped(background)
+
+
+async def test_in_the_background_a_defect_is_logged_and_ends_neither_the_relay_nor_the_sweeper(
+    rig: Rig, publisher: MemoryEventPublisher, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig.database.faults.fail("transaction", ValueError("a defect"), times=2)
+    rig.database.faults.fail("reader", ValueError("a defect"))
+    background = asyncio.create_task(rig.core.run_background())
+    told = ("relay: a defect", "relay to here: a defect", "sweep: a defect")
+    await until(lambda: all(line in caplog.text for line in told))
+
+    await rig.completed()
+    await until(lambda: len(publisher.events) == 1)
+    rig.after(days=2)
+    await until(lambda: rig.core.tally.sweeps["ok"] > 0)
 
     await stopped(background)
 
