@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import AsyncGenerator
+from datetime import datetime
 from types import MappingProxyType
+from typing import NamedTuple
 
 from uploadcore.config import UploadConfig
 from uploadcore.ports import Clock, Database, ObjectHeaders, ObjectStore, OpenMultipart
 from uploadcore.states import UploadState
 from uploadcore.upload import Address, Upload
 
-__all__ = ["Orphans"]
+__all__ = ["Orphan", "Orphans"]
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +24,17 @@ LOOKUP = 1_000
 """Storage keys looked up at a time, as many as one page of ListMultipartUploads shows (S3 API, MaxUploads)."""
 LISTED_AT_ONCE = 10_000
 """Multipart uploads one pass lists; the next goes on where it stopped."""
+
+
+class Orphan(NamedTuple):
+    """A multipart upload that nobody knows.
+
+    Attributes:
+        since: When it was begun, by the store's clock.
+    """
+
+    address: Address
+    since: datetime
 
 
 class Orphans:
@@ -37,9 +50,9 @@ class Orphans:
         self._clock = clock
         self._config = config
         self._next_look = 0.0
-        self._listing: AsyncGenerator[OpenMultipart, None] | None = None
+        self._listing: AsyncGenerator[OpenMultipart | None, None] | None = None
 
-    async def due(self) -> tuple[list[Address], bool]:
+    async def due(self) -> tuple[list[Orphan], bool]:
         """Those that are to be aborted now: none where it is not yet time to look. And whether there is more to list.
 
         Raises:
@@ -61,7 +74,7 @@ class Orphans:
             self._listing = listing
         return found, has_more
 
-    async def all(self) -> list[Address]:
+    async def all(self) -> list[Orphan]:
         """Every one there is now, for an account of them: changes nothing.
 
         Raises:
@@ -76,7 +89,7 @@ class Orphans:
         if self._listing is not None:
             await self._listing.aclose()
 
-    async def _listed(self, *, marks: bool) -> AsyncGenerator[OpenMultipart, None] | None:
+    async def _listed(self, *, marks: bool) -> AsyncGenerator[OpenMultipart | None, None] | None:
         """The multipart uploads that may be ours; `None` where the prefix is another's."""
         installation = await self._database.installation_id()
         prefix = f"{self._config.key_prefix}/{installation}/"
@@ -85,21 +98,21 @@ class Orphans:
             return None
         return self._under(prefix)
 
-    async def _under(self, prefix: str) -> AsyncGenerator[OpenMultipart, None]:
+    async def _under(self, prefix: str) -> AsyncGenerator[OpenMultipart | None, None]:
+        """Those under our prefix; and nothing for each that is another's, where the store lists all of the bucket's: that takes time too."""
         async for multipart in self._store.list_multiparts(prefix if self._store.capabilities.list_by_prefix else ""):
-            if multipart.key.startswith(prefix):
-                yield multipart
+            yield multipart if multipart.key.startswith(prefix) else None
 
     async def _among(
-        self, listing: AsyncGenerator[OpenMultipart, None], most: int | None
-    ) -> tuple[list[Address], bool]:
+        self, listing: AsyncGenerator[OpenMultipart | None, None], most: int | None
+    ) -> tuple[list[Orphan], bool]:
         """The orphans among the next `most` that are listed, and whether the listing goes on."""
-        found: list[Address] = []
+        found: list[Orphan] = []
         page: list[OpenMultipart] = []
         listed = 0
         async for multipart in listing:
             listed += 1
-            if multipart.initiated < self._clock.now() - self._config.orphan_age:
+            if multipart is not None and multipart.initiated < self._clock.now() - self._config.orphan_age:
                 page.append(multipart)
             if len(page) == LOOKUP:
                 found += await self._unknown(page)
@@ -108,13 +121,13 @@ class Orphans:
                 return found + await self._unknown(page), True
         return found + await self._unknown(page), False
 
-    async def _unknown(self, page: list[OpenMultipart]) -> list[Address]:
+    async def _unknown(self, page: list[OpenMultipart]) -> list[Orphan]:
         if not page:
             return []
         async with self._database.reader(single=True) as tx:
             known = await tx.uploads.by_keys([multipart.key for multipart in page])
         return [
-            Address(self._store.bucket, multipart.key, multipart.storage_upload_id)
+            Orphan(Address(self._store.bucket, multipart.key, multipart.storage_upload_id), multipart.initiated)
             for multipart in page
             if _is_orphan(multipart, known.get(multipart.key))
         ]

@@ -27,12 +27,12 @@ from uploadcore.errors import (
 )
 from uploadcore.file import File, FileStatus
 from uploadcore.freed import Freed
-from uploadcore.orphans import Orphans
+from uploadcore.orphans import Orphan, Orphans
 from uploadcore.ports import Clock, Database, ObjectStore
 from uploadcore.records import existing_file
 from uploadcore.states import UploadState
 from uploadcore.steps import UploadSteps
-from uploadcore.upload import Address, Upload
+from uploadcore.upload import Upload
 from uploadcore.views import SweepReport
 
 __all__ = ["Sweeper"]
@@ -223,12 +223,12 @@ class Sweeper:
         self._account.has_more |= has_more
         await asyncio.gather(*(self._clear_orphan(orphan) for orphan in orphans))
 
-    async def _clear_orphan(self, orphan: Address) -> None:
+    async def _clear_orphan(self, orphan: Orphan) -> None:
         async def abort(freed: Freed) -> str:
-            await self._steps.abort_multipart(orphan, freed)
+            await self._steps.abort_multipart(orphan.address, freed)
             return "orphans"
 
-        await self._accounted("an orphan", "abort", None, abort)
+        await self._accounted("an orphan", "abort", orphan.since, abort)
 
     async def _purge(self) -> None:
         """Drop old records, until there are none or enough is done for one pass."""
@@ -266,7 +266,8 @@ class Sweeper:
         ]
         try:
             looks += [
-                self._look(account, None, partial(self._would_abort, orphan)) for orphan in await self._orphans.all()
+                self._look(account, orphan.since, partial(self._would_abort, orphan))
+                for orphan in await self._orphans.all()
             ]
         except UploadCoreError as exc:
             log.warning("sweep: looking for orphans failed: %s", exc.message, extra={"code": exc.code})
@@ -308,8 +309,8 @@ class Sweeper:
     async def _would_delete(self, file: File) -> tuple[str, Freed]:
         return "files_deleted", await self._steps.held(await self._steps.read(file.upload_id))
 
-    async def _would_abort(self, orphan: Address) -> tuple[str, Freed]:
-        return "orphans", await self._steps.held_by_multipart(orphan)
+    async def _would_abort(self, orphan: Orphan) -> tuple[str, Freed]:
+        return "orphans", await self._steps.held_by_multipart(orphan.address)
 
 
 class _Account:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -439,6 +440,29 @@ async def test_a_long_listing_goes_on_in_the_next_pass(rig: Rig, monkeypatch: py
     assert [report.orphans for report in reports] == [10, 10, 5, 0]
     assert [report.more for report in reports] == [True, True, False, False]
     assert rig.store.calls["list_multiparts"] == 1
+
+
+async def test_what_others_have_in_the_bucket_counts_where_the_store_lists_it_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(orphans, "LISTED_AT_ONCE", 10)
+    rig = Rig(capabilities=replace(MEMORY_CAPABILITIES, list_by_prefix=False))
+    for number in range(15):
+        await stray(rig, f"another's/{number}")
+    await stray(rig, "uploads/here/nobody")
+    rig.after(days=2)
+
+    reports = [await rig.core.sweep() for _ in range(2)]
+
+    assert [(report.orphans, report.more) for report in reports] == [(0, True), (1, False)]
+
+
+async def test_an_orphan_is_as_old_as_the_store_says(rig: Rig) -> None:
+    await stray(rig, "uploads/here/nobody")
+    rig.after(days=2)
+
+    assert (await rig.core.sweep(dry_run=True)).oldest_age == timedelta(days=2).total_seconds()
+    assert (await rig.core.sweep()).oldest_age == timedelta(days=2).total_seconds()
 
 
 async def test_a_listing_that_was_to_go_on_ends_with_its_core(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
