@@ -37,6 +37,9 @@ __all__ = ["UploadSteps", "object_headers"]
 
 log = logging.getLogger(__name__)
 
+LOOKS = 2
+"""Listings that have to tell of other parts than were assembled before a file counts as damaged."""
+
 
 def object_headers(upload: Upload) -> ObjectHeaders:
     """What the object carries: its type, and the marker that names its upload."""
@@ -59,8 +62,9 @@ class UploadSteps(Cleaning):
         return [] if found is None else [StoredPart(1, found.size, found.etag, found.checksum)]
 
     def expected_of_parts(self, upload: Upload, ledger: PartLedger, checksum: Checksum | None) -> Expected:
-        """What the object of these parts must look like; and the parts themselves, where URLs may change them later."""
-        digest = digest_of(ledger.parts) if self.may_change(upload) else None
+        """What the object of these parts must look like; and the parts themselves, where URLs may change them later and a listing may tell."""
+        is_told = self.may_change(upload) and not self.store.capabilities.forgets_completed
+        digest = digest_of(ledger.parts) if is_told else None
         return Expected(len(ledger.parts), ledger.size, checksum, digest)
 
     # --- open -----------------------------------------------------------------------------------------------------
@@ -74,17 +78,20 @@ class UploadSteps(Cleaning):
             StoreUnavailableError: Not known; the lease is given up, so that a retry can take over.
             VersionConflictError: Somebody else took over; what we made is aborted again.
         """
-        try:
-            storage_upload_id = await self._create(upload)
-        except (StoreUnavailableError, asyncio.CancelledError):
-            with suppress(VersionConflictError, DatabaseUnavailableError):
-                await self.save(upload.lease_given_up())
-            raise
-        except UploadCoreError:
-            with suppress(VersionConflictError, DatabaseUnavailableError):
-                await self.clean(await self.save(upload.opening_refused(self.lease)))
-            raise
-        return await self._save_created(upload.opened(storage_upload_id))
+        async with self._held(upload) as held:
+            try:
+                storage_upload_id = await self._create(upload)
+            except (StoreUnavailableError, asyncio.CancelledError):
+                with suppress(VersionConflictError, DatabaseUnavailableError):
+                    await self._advance(held, Upload.lease_given_up)
+                raise
+            except UploadCoreError:
+                with suppress(VersionConflictError, DatabaseUnavailableError):
+                    await self.clean(await self._advance(held, lambda upload: upload.opening_refused(self.lease)))
+                raise
+            async with held.lock:
+                held.upload = await self._save_created(held.upload.opened(storage_upload_id))
+            return held.upload
 
     async def reopen(self, upload: Upload) -> Upload:
         """Begin again what the store has lost.
@@ -311,15 +318,22 @@ class UploadSteps(Cleaning):
         return await self._parts_stand(upload)
 
     async def _parts_stand(self, upload: Upload) -> bool:
-        """Whether the parts are those that were assembled, where they are still listed: the object may be shown as it was, and be read no more."""
+        """Whether the parts are those that were assembled, where they are still listed: the object may be shown as it was, and be read no more.
+
+        A listing without some of them tells nothing, for no URL removes a part; and one that tells of others is made again: it may be an old one.
+        """
         expected = expected_of(upload)
         if expected.parts_digest is None:
             return True
-        try:
-            listed = await self.store.list_parts(upload.address)
-        except NoSuchMultipartError:
-            return True
-        return not listed or digest_of(listed[: expected.part_count]) == expected.parts_digest
+        for _ in range(LOOKS):
+            try:
+                listed = await self.store.list_parts(upload.address)
+            except NoSuchMultipartError:
+                return True
+            parts = [part for part in listed if part.part_number <= expected.part_count]
+            if len(parts) < expected.part_count or digest_of(parts) == expected.parts_digest:
+                return True
+        return False
 
 
 def _is_whole(upload: Upload, found: StoredObject) -> bool:

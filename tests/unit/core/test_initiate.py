@@ -254,6 +254,7 @@ async def test_rule_2_an_opener_that_lost_its_lease_aborts_what_it_made_and_answ
     held = rig.store.faults.hold("create_multipart")
     begun = asyncio.ensure_future(rig.begin())
     await held.reached.wait()
+    rig.clock._sleepers.clear()  # frozen: its renewals do not run
 
     rig.after(seconds=31)
     assert (await rig.core.sweep()).opened == 1
@@ -264,17 +265,34 @@ async def test_rule_2_an_opener_that_lost_its_lease_aborts_what_it_made_and_answ
     assert list(rig.store.multiparts) == [rig.only().address.storage_upload_id]
 
 
+async def test_an_opener_keeps_its_lease_while_the_store_takes_its_time(rig: Rig) -> None:
+    held = rig.store.faults.hold("create_multipart")
+    begun = asyncio.ensure_future(rig.begin())
+    await held.reached.wait()
+
+    for seconds in range(10, 61, 10):
+        rig.after(seconds=10)
+        before = seconds // 10
+        await until(lambda before=before: rig.only().version > before)  # type: ignore[misc]
+        assert (await rig.core.sweep()).opened == 0
+    held.let_go()
+
+    assert (await begun).state is UploadState.UPLOADING
+    assert (rig.store.calls["create_multipart"], rig.only().lease_until) == (1, None)
+
+
 async def test_an_opener_that_lost_its_lease_waits_for_the_other_to_open(rig: Rig) -> None:
     held = rig.store.faults.hold("create_multipart")
     begun = asyncio.ensure_future(rig.begin())
     await held.reached.wait()
+    rig.clock._sleepers.clear()  # frozen: its renewals do not run
     rig.after(seconds=31)
     other = rig.store.faults.hold("create_multipart")
     sweep = asyncio.ensure_future(rig.core.sweep())
     await other.reached.wait()
 
     held.let_go()
-    await until(lambda: rig.clock.sleepers > 0)
+    await until(lambda: rig.clock.sleepers > 2)  # the sweep, its renewals, and who waits
     other.let_go()
     await sweep
     rig.after(seconds=1)
@@ -287,6 +305,7 @@ async def test_what_an_opener_could_not_abort_is_cleaned_up_as_an_orphan(rig: Ri
     held = rig.store.faults.hold("create_multipart")
     begun = asyncio.ensure_future(rig.begin())
     await held.reached.wait()
+    rig.clock._sleepers.clear()  # frozen: its renewals do not run
     rig.after(seconds=31)
     await rig.core.sweep()
 
@@ -462,6 +481,7 @@ async def test_a_retry_takes_over_once_the_lease_of_the_first_has_run_out(rig: R
     held = rig.store.faults.hold("create_multipart")
     first = asyncio.ensure_future(rig.begin(idempotency_key="k"))
     await held.reached.wait()
+    rig.clock._sleepers.clear()  # frozen: its renewals do not run
     rig.after(seconds=31)
 
     second = await rig.begin(idempotency_key="k")
