@@ -10,6 +10,7 @@ import pytest
 from tests.chaos.conservation import Books, violations
 
 PREFIX = "uploads/installation/"
+SENT = {"whole": b"content", "deleted": b"what was deleted"}
 
 
 def sound_books() -> Books:
@@ -56,6 +57,7 @@ def sound_books() -> Books:
         arrived={upload_id: list(ids) for upload_id, ids in event_ids.items()},
         quotas={"owner": (1, 9), "another": (0, 0)},
         objects={f"{PREFIX}whole": 7},
+        contents={f"{PREFIX}whole": b"content"},
         multiparts={(f"{PREFIX}open", "multipart-of-open")},
         prefix=PREFIX,
     )
@@ -68,7 +70,7 @@ def arrived(books: Books) -> dict[str, list[str]]:
 
 
 def test_nothing_is_wrong_with_sound_books() -> None:
-    assert violations(sound_books(), completed=["whole", "deleted"]) == []
+    assert violations(sound_books(), completed=["whole", "deleted"], sent=SENT) == []
 
 
 @pytest.mark.parametrize(
@@ -77,12 +79,23 @@ def test_nothing_is_wrong_with_sound_books() -> None:
         (lambda books: books.objects.update({f"{PREFIX}stray": 1}), "object uploads/installation/stray belongs to no"),
         (lambda books: books.objects.clear(), "file file-of-whole is available and its object is not there"),
         (lambda books: books.objects.update({f"{PREFIX}whole": 6}), "file file-of-whole has 6 bytes, not 7"),
+        (
+            lambda books: books.contents.update({f"{PREFIX}whole": b"contenT"}),
+            "whole has other bytes than were sent for",
+        ),
+        (lambda books: books.contents.clear(), "object uploads/installation/whole has other bytes than were sent for"),
         (lambda books: books.files["file-of-deleted"].update(status="failed"), "completed and its file is failed"),
         (lambda books: books.files["file-of-deleted"].update(status="deleting"), "is still deleting"),
         (lambda books: books.uploads["open"].update(state="completing"), "1 uploads are still completing"),
         (lambda books: books.events.update([("upload.completed", "whole")]), "of whole: 2 events, not 1"),
         (lambda books: books.events.pop(("upload.aborted", "dropped")), "of dropped: 0 events, not 1"),
         (lambda books: books.events.update([("upload.expired", "open")]), "of open: 1 events, not 0"),
+        (
+            lambda books: books.events.update([("upload.reopened", "whole")]),
+            "upload.reopened of whole: 1 events, not 0",
+        ),
+        (lambda books: books.events.update([("file.damaged", "file-of-whole")]), "file.damaged of file-of-whole: 1"),
+        (lambda books: books.events.update([("upload.aborted", "gone")]), "upload.aborted of gone: 1 events, not 0"),
         (lambda books: books.events.pop(("file.deleted", "file-of-deleted")), "file.deleted of file-of-deleted: 0"),
         (lambda books: books.quotas.update(owner=(1, 8)), "quota of owner is (1, 8)"),
         (lambda books: books.quotas.update(another=(1, 0)), "quota of another is (1, 0)"),
@@ -100,13 +113,29 @@ def test_each_kind_of_violation_is_found(spoil: Callable[[Books], object], found
 
     spoil(books)
 
-    assert any(found in one for one in violations(books)), violations(books)
+    told = violations(books, sent=SENT)
+    assert any(found in one for one in told), told
 
 
 def test_what_a_client_was_told_is_completed_has_to_be() -> None:
     told = violations(sound_books(), completed=["open", "unknown"])
 
     assert told == ["upload open was acknowledged and is uploading", "upload unknown was acknowledged and is gone"]
+
+
+@pytest.mark.parametrize(("events", "found"), [(0, 1), (1, 0), (2, 1)])
+def test_what_was_reopened_as_foreseen_was_so_once(events: int, found: int) -> None:
+    books = sound_books()
+    books.events["upload.reopened", "whole"] = events
+
+    assert len(violations(books, reopened=["whole"])) == found
+
+
+def test_contents_are_let_be_of_uploads_whose_bytes_nobody_names() -> None:
+    books = sound_books()
+    books.contents.clear()
+
+    assert violations(books, sent={"deleted": b"what was deleted"}) == []
 
 
 def test_deliveries_are_let_be_where_no_destination_was_looked_at() -> None:

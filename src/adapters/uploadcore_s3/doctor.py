@@ -388,7 +388,7 @@ _DOES = {
     "conditional_put": "PUT with If-None-Match: * does not overwrite; small files then take one request",
     "forgets_completed": "a completed upload's parts are listed no more",
     "get_signs_head": "a URL signed for GET answers HEAD",
-    "late_parts_refused": "a part sent after completion is refused",
+    "late_parts_refused": "a part sent after completion changes nothing",
     "list_by_prefix": "multipart uploads are listed by prefix",
     "object_size": "completion with a wrong x-amz-mp-object-size is refused",
     "repeatable_complete": "completing again answers success",

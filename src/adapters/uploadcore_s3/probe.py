@@ -247,12 +247,12 @@ class Probe:
             return harmless and any(not answer.code for answer in answers) and self._content(key) == _NINE
 
     def late_parts_refused(self) -> bool:
-        """Whether a part sent after completion is refused, and the object stays as it is."""
+        """Whether the object stays as it is when a part is sent after completion, refused or not."""
         with self._key() as key:
             upload = self._begin(key)
             self._must(self._complete(key, upload, self._put_part(key, upload)))
             late = self._http.request("PUT", key, query={"partNumber": "1", "uploadId": upload}, body=_NINE[::-1])
-            return late.is_refusal and self._content(key) == _NINE
+            return late.status < 500 and self._content(key) == _NINE
 
     def forgets_completed(self) -> bool:
         """Whether the parts of a completed upload are listed no more."""

@@ -8,7 +8,6 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import timedelta
 from types import MappingProxyType
-from typing import TypeVar
 from urllib.parse import quote
 
 from uploadcore.diagnosis import Finding, Needs
@@ -35,8 +34,6 @@ from uploadcore_s3.store_clock import StoreClock
 from uploadcore_s3.xml import NotXmlError, local_name, parse_xml
 
 __all__ = ["S3Store"]
-
-T = TypeVar("T")
 
 _META = "x-amz-meta-"
 _CHECKSUM = "x-amz-checksum-"

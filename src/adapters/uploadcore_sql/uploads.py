@@ -256,10 +256,24 @@ def _values(upload: Upload) -> dict[str, Any]:
         "expected_part_count": None if expected is None else expected.part_count,
         "expected_size": None if expected is None else expected.size,
         **checksum_values(None if expected is None else expected.checksum, "expected_"),
-        "expected_parts_digest": None if expected is None else expected.parts_digest,
+        "expected_parts_digest": _stamped(upload),
         "reason": None if upload.reason is None else upload.reason.value,
         "reserved_bytes": upload.reserved_bytes,
     }
+
+
+def _stamped(upload: Upload) -> str | None:
+    """The digest of parts with the version it is saved with.
+
+    Code of revision 0003 does not know the column: what it saves leaves there what was, and that is of other parts perhaps.
+    """
+    digest = None if upload.expected is None else upload.expected.parts_digest
+    return None if digest is None else f"{upload.version + 1} {digest}"
+
+
+def _unstamped(row: Row[*tuple[Any, ...]]) -> str | None:
+    stamp, _, digest = (row.expected_parts_digest or "").partition(" ")
+    return digest if stamp == str(row.version) else None
 
 
 _CHANGING = sorted(
@@ -271,7 +285,7 @@ def _upload(row: Row[*tuple[Any, ...]]) -> Upload:
     expected = None
     if row.expected_size is not None:
         checksum = checksum_from(row.expected_checksum_algorithm, row.expected_checksum)
-        expected = Expected(row.expected_part_count, row.expected_size, checksum, row.expected_parts_digest)
+        expected = Expected(row.expected_part_count, row.expected_size, checksum, _unstamped(row))
     upload = Upload(
         id=row.id,
         owner=row.owner,

@@ -111,7 +111,7 @@ class UploadRecordsContract:
             address=Address("a bucket", "a/key with ünïcode", "a storage upload id"),
             strategy=Strategy.SINGLE,
             checksum=checksum,
-            expected=Expected(part_count=10_000, size=largest, checksum=checksum),
+            expected=Expected(part_count=10_000, size=largest, checksum=checksum, parts_digest="0" * 64),
             reason=Reason.GAVE_UP,
             reserved_bytes=largest,
             state=UploadState.ABORTING,
@@ -148,7 +148,7 @@ class UploadRecordsContract:
 
     async def test_save_stores_every_field_a_transition_changes(self, database: Database) -> None:
         upload = await added_upload(database)
-        expected = Expected(part_count=3, size=25, checksum=Checksum(ChecksumAlgorithm.CRC32C, "4waSgw=="))
+        expected = Expected(3, 25, Checksum(ChecksumAlgorithm.CRC32C, "4waSgw=="), parts_digest="0" * 64)
         changed = replace(
             upload,
             state=UploadState.ABORTING,

@@ -15,14 +15,15 @@ from sqlalchemy import Connection, MetaData, Table, create_engine, insert, selec
 from uploadcore.address import Address
 from uploadcore.events import EventType
 from uploadcore.file import File, FileStatus, Visibility
+from uploadcore.states import UploadState
 from uploadcore.testing import make_event, make_file, make_upload
 from uploadcore.testing.outbox import backlog, claimed, claimed_ids, numbered, purged, relayed, written
 from uploadcore.testing.uploads import added_upload
 from uploadcore.testing.uploads import saved as saved_upload
-from uploadcore.upload import Transition
+from uploadcore.upload import Expected, Transition, Upload
 from uploadcore_sql import SqlDatabase
 from uploadcore_sql.schema import migrate
-from uploadcore_sql.tables import files
+from uploadcore_sql.tables import files, uploads
 
 HOUR = timedelta(hours=1)
 PRIVATE = Visibility.PRIVATE
@@ -303,3 +304,29 @@ async def test_numbering_while_the_older_code_purges_and_delivers_numbers_what_i
 
     await written(emptied, [make_event("next", upload_id="next")])
     assert await relayed(emptied) == ["new1", "new2", "next"]
+
+
+async def test_a_digest_of_parts_counts_no_more_once_older_code_has_saved_the_upload(either: SqlDatabase) -> None:
+    """Revision 0003's code does not name the column: it would leave there what another listing told."""
+    expected = Expected(3, 25, parts_digest="0" * 64)
+    added = await added_upload(either, make_upload("a", state=UploadState.COMPLETING, expected=expected))
+    renewed = await saved_upload(either, Transition(added))
+    assert (await upload_of(either, "a")).expected == expected
+
+    def save(connection: Connection) -> None:
+        connection.execute(update(uploads).where(uploads.c.id == "a").values(version=renewed.version + 1))
+
+    async with either.transaction() as tx:
+        await cast("Any", tx.uploads)._run(save)
+
+    found = await upload_of(either, "a")
+    assert found.expected == replace(expected, parts_digest=None)
+    assert (await saved_upload(either, Transition(replace(found, expected=expected)))).expected == expected
+    assert (await upload_of(either, "a")).expected == expected
+
+
+async def upload_of(database: SqlDatabase, upload_id: str) -> Upload:
+    async with database.reader() as tx:
+        found = await tx.uploads.get(upload_id)
+    assert found is not None
+    return found

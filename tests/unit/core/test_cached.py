@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from tests.unit.core.rig import BODY, OWNER, Rig
 from uploadcore import UploadState
+from uploadcore.copies import upload_from, upload_values
 from uploadcore.errors import DatabaseUnavailableError, UploadBusyError, UploadClosedError, UploadNotFoundError
-from uploadcore.upload import Lease
+from uploadcore.testing import make_upload
+from uploadcore.upload import Expected, Lease
 from uploadcore_memory import ManualClock, MemoryCache, checksum_of
 
 
@@ -78,6 +82,15 @@ async def test_a_copy_of_every_state_is_the_same_upload(cached: Rig) -> None:
 
     for upload_id in (completed.upload.id, aborted.id):
         assert await cached.core.uploads._cached.get(upload_id) == cached.upload(upload_id)
+
+
+def test_a_copy_has_the_digest_of_the_parts_and_one_of_the_version_before_has_none() -> None:
+    expected = Expected(3, 25, checksum_of(BODY), parts_digest="0" * 64)
+    values = upload_values(make_upload("a", expected=expected))
+
+    assert upload_from(copy.deepcopy(values)).expected == expected
+    del values["expected"][3]
+    assert upload_from(values).expected == replace(expected, parts_digest=None)
 
 
 async def test_rule_11_a_stale_copy_of_an_open_upload_signs_a_url_that_is_dead_at_the_store(cached: Rig) -> None:

@@ -11,6 +11,7 @@ import pytest
 from tests.unit.core.rig import BODY, OWNER, Rig
 from uploadcore import FileStatus, UploadState
 from uploadcore.errors import FileNotReadyError, StoreUnavailableError
+from uploadcore.plan import StoredPart
 from uploadcore.upload import Address
 from uploadcore_memory import MEMORY_CAPABILITIES
 
@@ -108,6 +109,36 @@ async def test_the_same_part_again_is_listed_as_before() -> None:
     await completed_then_late(rig, BODY[20:])
 
     assert (await rig.core.sweep()).damaged == 0
+
+
+@pytest.mark.parametrize("listings", [[[]], [["2"]], [["1", "2"]], [["1", "2", "late"], ["1", "2", "3"]]])
+async def test_a_listing_without_parts_or_one_that_is_old_is_no_damage(
+    listings: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig(capabilities=LISTING)
+    await completed_then_late(rig, BODY[20:])
+    true = {str(part.part_number): part for part in await rig.store.list_parts(rig.only().address)}
+    true["late"] = replace(true["3"], etag='"another"')
+    answers = iter([[true[name] for name in names] for names in listings])
+
+    async def listed(address: Address) -> list[StoredPart]:
+        return next(answers)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rig.store, "list_parts", listed)
+        report = await rig.core.sweep()
+
+    assert (report.damaged, report.rechecked) == (0, 1)
+    assert list(answers) == [], "looked as often as was needed"
+
+
+async def test_where_the_store_lists_completed_parts_no_more_it_is_not_asked() -> None:
+    rig = Rig(capabilities=replace(LISTING, forgets_completed=True))
+    await completed_then_late(rig, BODY[20:])
+    before = rig.store.calls["list_parts"]
+
+    assert (await rig.core.sweep()).rechecked == 1
+    assert rig.store.calls["list_parts"] == before
 
 
 async def test_a_part_that_no_file_has_is_no_damage() -> None:

@@ -1,6 +1,7 @@
 """Which parts a completed upload was made of, where the store lets URLs change them later.
 
-Revision 0003's code runs on this schema (rule 12), so `oldest_code` stays: what it completes has no digest, and is looked at without.
+Revision 0003's code runs on this schema (rule 12), so `oldest_code` stays. The digest carries the version of the row that it was saved with: what
+0003's code saves leaves the column as it was, and the digest counts no more.
 """
 
 from __future__ import annotations
