@@ -43,6 +43,7 @@ OLD = timedelta(seconds=7)
 
 LAST_KNOWN = timedelta(minutes=15)
 """And up to a URL's life where the database has not answered, or not at once: nothing else takes time here."""
+DATABASE_CALLS = {"reader", "transaction"}
 OLD_FILE = timedelta(seconds=62)
 """The same of a copy of a file, which lives up to 60 s where a change did not reach the cache it is in."""
 
@@ -93,8 +94,7 @@ class Answers:
         parts = self._result(operation, life, *allowed)
         if not isinstance(parts, tuple):
             return None
-        has_waited = operation.fault is not None or self._clock.now() > operation.started_at
-        old = LAST_KNOWN if has_waited else OLD
+        old = LAST_KNOWN if self._waited_for_database(operation) else OLD
         if S.UPLOADING not in life.states_since_time(operation.started_at - old):
             self._reference.broken(11, f"{life.now.id} was signed by a copy that is too old")
         now = self._clock.now()
@@ -278,6 +278,13 @@ class Answers:
             if missing == plan.keys() - snapshot.parts.keys() and set(error.mismatched) == wrong:
                 return
         self._reference.broken(7, f"{operation.kind} of {life.now.id} answered {error.missing} missing, never true")
+
+    def _waited_for_database(self, operation: Operation) -> bool:
+        """Whether the database did not answer it, or not at once: by a fault of its own, or of one whose question it shared."""
+        process = operation.process
+        others = [one for one in process.operations if one.fault is not None and (one is operation or not one.ended)]
+        asked = any(DATABASE_CALLS.intersection(one.calls[one.fault_at - 1 : one.fault_at]) for one in others)
+        return asked or (process.has_frozen and self._clock.now() > operation.started_at)
 
     @staticmethod
     def _faults(operation: Operation) -> bool:

@@ -163,6 +163,11 @@ class Process:
         """Whether it stands still."""
         return self._thawed is not None and not self._thawed.is_set()
 
+    @property
+    def has_frozen(self) -> bool:
+        """Whether it ever stood still."""
+        return self._thawed is not None
+
     def start(self, operation: Operation, work: Coroutine[Any, Any, Any]) -> None:
         """Run `work`, and every task it makes, as this operation."""
         context = contextvars.copy_context()
