@@ -81,7 +81,9 @@ ROWS: dict[tuple[str, str, str], Row] = {
         for visibility, row in several.by_visibility().items()
     },
 }
-CASES = [(*what, role) for what in ROWS for role in ("owner", "other", "anonymous")]
+CASES = [(*what, role) for what in ROWS for role in ("owner", "other", "anonymous", "admin")]
+ADMIN: dict[str, Any] = {"sub": "other", "admin": True, "role": "admin", "roles": ["admin"], "scope": "admin files:write"}
+"""What other systems grant by: nobody is more than an owner here."""
 
 
 def test_every_route_has_a_row_and_every_row_a_route() -> None:
@@ -111,9 +113,13 @@ async def test_a_role_gets_from_a_route_what_the_matrix_says(
     concrete = await of_the_owner(service, path, makes)
     service.store.calls.clear()
 
-    answer = await service.client(None if role == "anonymous" else role).request(method, concrete, json=row.body)
+    if role == "admin":
+        client = service.client(None, headers={"authorization": f"Bearer {token(**ADMIN)}"})
+    else:
+        client = service.client(None if role == "anonymous" else role)
+    answer = await client.request(method, concrete, json=row.body)
 
-    assert answer.status_code == getattr(row, role)
+    assert answer.status_code == getattr(row, "other" if role == "admin" else role)
     if answer.status_code == 401:
         assert answer.headers["www-authenticate"].startswith("Bearer")
     if answer.status_code in {401, 404}:
