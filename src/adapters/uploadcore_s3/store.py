@@ -38,7 +38,8 @@ __all__ = ["S3Store"]
 _META = "x-amz-meta-"
 _CHECKSUM = "x-amz-checksum-"
 _FULL_OBJECT = "FULL_OBJECT"
-_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+_NO_HEADERS: Mapping[str, str] = {}
+"""Shared by all parts that need none, and never written to. A plain dictionary, which whoever encodes it need not copy first."""
 _HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?", re.ASCII)
 _METADATA_NAME = re.compile(r"[a-z0-9._-]+", re.ASCII)
 
