@@ -61,7 +61,7 @@ async def clocks_apart(lab: Lab) -> str:
             for upload in uploads:
                 await client.complete(upload)
             done += uploads
-        books = await world.conserved([upload.upload_id for upload in done])
+        books = await world.conserved(done)
         assert books.states["completed"] == len(done) == len(books.uploads) - len(signed_off), dict(books.states)
     return (
         f"{count} uploads by instances {', '.join(f'{minutes:+} min' for minutes in OFFSETS.values())}, failed 0; URLs signed at most {max(signed_off):.0f} s off; "

@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,6 +26,7 @@ __all__ = [
     "Violation",
     "copy_stream",
     "read_books",
+    "read_contents",
     "read_stream",
     "stream_of",
     "unrest",
@@ -39,10 +42,15 @@ ENDED = {
     "upload.failed": "failed",
 }
 """The event that tells of each end."""
+RARE = {"upload.reopened", "file.damaged"}
+"""Events that nothing in the rows asks for: none may be there that nobody foresaw."""
 MARKER = ".installation"
 EVENTS_DB = 1
 """Number of Redis' database with the streams of events: not the cache's, which may be flushed."""
 TIMEOUT = 30.0
+READS = 16
+"""Objects read at a time."""
+NOTHING_SENT: Mapping[str, bytes] = MappingProxyType({})
 
 
 class Violation(AssertionError):  # noqa: N818 - a finding, no error
@@ -63,6 +71,7 @@ class Books:
         undelivered: How many wait.
         quotas: Open uploads and bytes in flight, by owner.
         objects: Sizes, by key, under our prefix.
+        contents: Bytes of those that were read, by key.
         multiparts: Key and storage upload id of each open multipart upload under our prefix.
     """
 
@@ -74,6 +83,7 @@ class Books:
     event_ids: dict[str, list[str]] = field(default_factory=dict)
     arrived: dict[str, list[str]] | None = None
     objects: dict[str, int] = field(default_factory=dict)
+    contents: dict[str, bytes] = field(default_factory=dict)
     multiparts: set[tuple[str, str]] = field(default_factory=set)
     prefix: str = ""
 
@@ -128,6 +138,19 @@ async def read_books(database: str, store: S3Server | None = None, bucket: str =
     return books
 
 
+def read_contents(books: Books, store: S3Server, bucket: str, uploads: Collection[str]) -> None:
+    """The bytes of the objects that these uploads brought, straight from the store; of those that are there."""
+    keys = [books.uploads[upload_id]["key"] for upload_id in uploads if upload_id in books.uploads]
+    with contextlib.closing(store.client()) as client, ThreadPoolExecutor(READS) as executor:
+
+        def read(key: str) -> bytes:
+            content: bytes = client.get_object(Bucket=bucket, Key=key)["Body"].read()
+            return content
+
+        there = [key for key in keys if key in books.objects]
+        books.contents.update(zip(there, executor.map(read, there), strict=True))
+
+
 def read_stream(books: Books, server: RedisServer, stream: str) -> None:
     """What has reached the stream."""
     seen: set[str] = set()
@@ -161,18 +184,28 @@ def _list_store(books: Books, store: S3Server, bucket: str) -> None:
             books.multiparts.update((found["Key"], found["UploadId"]) for found in page.get("Uploads", []))
 
 
-def violations(books: Books, *, completed: Iterable[str] = (), no_multiparts: bool = True) -> list[str]:
+def violations(
+    books: Books,
+    *,
+    completed: Iterable[str] = (),
+    sent: Mapping[str, bytes] = NOTHING_SENT,
+    reopened: Collection[str] = (),
+    no_multiparts: bool = True,
+) -> list[str]:
     """All that is wrong.
 
     Args:
         books: As read.
         completed: Ids of uploads that some client was told are completed.
+        sent: What clients sent, by upload: what is available has these bytes. Only where contents were read.
+        reopened: Ids of uploads that were reopened, each once; no other may have been.
         no_multiparts: Whether the store may hold no multipart upload but those of open rows.
     """
     return [
         *_unrest(books),
         *_objects(books),
-        *_events(books),
+        *_contents(books, sent),
+        *_events(books, reopened),
         *_quotas(books),
         *_deliveries(books),
         *(_multiparts(books) if no_multiparts else ()),
@@ -213,8 +246,17 @@ def _objects(books: Books) -> list[str]:
     return lost + strays + wrong + orphaned
 
 
-def _events(books: Books) -> list[str]:
-    expected: Counter[tuple[str, str]] = Counter()
+def _contents(books: Books, sent: Mapping[str, bytes]) -> list[str]:
+    rows = [books.uploads[upload_id] for upload_id in sent if upload_id in books.uploads]
+    return [
+        f"object {row['key']} has other bytes than were sent for upload {row['id']}"
+        for row in rows
+        if row["key"] in books.objects and books.contents.get(row["key"]) != sent[row["id"]]
+    ]
+
+
+def _events(books: Books, reopened: Collection[str]) -> list[str]:
+    expected: Counter[tuple[str, str]] = Counter({("upload.reopened", upload_id): 1 for upload_id in reopened})
     for row in books.uploads.values():
         for event, state in ENDED.items():
             if row["state"] == state:
@@ -222,7 +264,8 @@ def _events(books: Books) -> list[str]:
     for row in books.files.values():
         if row["status"] == "deleted":
             expected["file.deleted", row["id"]] = 1
-    told = {key: count for key, count in books.events.items() if key[0] in ENDED or key[0] == "file.deleted"}
+    looked_at = {*ENDED, *RARE, "file.deleted"}
+    told = {key: count for key, count in books.events.items() if key[0] in looked_at}
     return [
         f"{event} of {name}: {told.get((event, name), 0)} events, not {expected[event, name]}"
         for event, name in sorted(expected.keys() | told.keys())

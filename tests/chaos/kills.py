@@ -146,7 +146,7 @@ async def _rounds(
 
 async def _conserved(world: World, *rounds: Rounds) -> str:
     uploads = [upload for one in rounds for upload in one.uploads]
-    books = await world.conserved([upload.upload_id for upload in uploads if upload.file_id])
+    books = await world.conserved([upload for upload in uploads if upload.file_id])
     assert len(books.uploads) == len(uploads), f"{len(books.uploads)} rows for {len(uploads)} uploads"
     ended = books.states["completed"] + books.states["aborted"]
     assert ended == len(uploads), dict(books.states)
@@ -216,10 +216,12 @@ async def killed_under_load(lab: Lab) -> str:
             await until(lambda: sum(upload.done() for upload in uploads) >= some, 60, "the uploads do not proceed")
             victim = lab.chance.choice(world.fleet.instances)
             victim.kill()
-            in_flight = sum(not upload.done() for upload in uploads)
+            # Those that the store knows of and their clients do not yet: what waits for its turn is not in flight.
+            in_flight = world.store.answered["CreateMultipartUpload"] - sum(upload.done() for upload in uploads)
             results = await asyncio.gather(*uploads, return_exceptions=True)
         failed = [result for result in results if isinstance(result, BaseException)]
         assert not failed, f"{len(failed)} of {count} uploads failed at their client: {failed[:3]}"
+        assert in_flight >= count / 3, f"only {in_flight} of {count} uploads were in flight"
         books = await world.conserved()
         assert books.states["completed"] == count == len(books.objects), dict(books.states)
     return (

@@ -8,18 +8,29 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-from tests.chaos.conservation import EVENTS_DB, Books, Violation, read_books, read_stream, stream_of, unrest, violations
+from tests.chaos.conservation import (
+    EVENTS_DB,
+    Books,
+    Violation,
+    read_books,
+    read_contents,
+    read_stream,
+    stream_of,
+    unrest,
+    violations,
+)
 from tests.chaos.faults import ProxyLoop
 from tests.chaos.fleet import Balancer, Fleet, Instance
 from tests.chaos.http_proxy import HttpProxy
-from tests.chaos.load import JWT_KEY
+from tests.chaos.load import JWT_KEY, Uploaded
 from tests.chaos.tcp_proxy import TcpProxy, at_host, at_socket
 from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
@@ -37,6 +48,7 @@ CAPABILITIES = "swift,concurrent_complete"
 LEASE = 2.0
 """Seconds an instance's claim stands in all experiments."""
 SWEEP_INTERVAL = 0.5
+THREADS = 64
 QUIET_TIMEOUT = 60.0
 """Seconds until all is quiet, once nothing goes wrong any more."""
 COMMAND_TIMEOUT = 120.0
@@ -72,6 +84,7 @@ class Lab:
         bucket: str | None = None,
         database: str | None = None,
         public_endpoint: str | None = None,
+        threads: int = THREADS,
         **settings: str,
     ) -> AsyncIterator[World]:
         """A fleet of so many instances, started.
@@ -81,11 +94,13 @@ class Lab:
             bucket: That of another world; by default one of its own.
             database: One that is there and migrated; by default one of its own.
             public_endpoint: Where clients send parts to; by default the store itself.
+            threads: How many of each instance call the store at once.
             settings: Of the service, over those that all have.
         """
         new = self.postgres.new_database() if database is None else database
         world = World(self, settings, bucket=bucket or self.store.new_bucket(), database=new)
         world.public_endpoint = public_endpoint or self.store.endpoint
+        world.threads = threads
         if database is None:
             await world.command("migrate")
         try:
@@ -107,6 +122,7 @@ class World:
         database_url: Of the database itself, past the proxy.
         stream: Where its events go: a key in Redis, past the proxy too.
         public_endpoint: Where clients send parts to.
+        threads: How many of each instance call the store at once.
     """
 
     def __init__(self, lab: Lab, settings: Mapping[str, str], *, bucket: str, database: str) -> None:
@@ -114,6 +130,7 @@ class World:
         self.bucket = bucket
         self.database_url = database
         self.public_endpoint = lab.store.endpoint
+        self.threads = THREADS
         self._settings = dict(settings)
         self._folder = Path(tempfile.mkdtemp(dir=lab.folder))
         endpoint = urlsplit(lab.store.endpoint)
@@ -149,7 +166,7 @@ class World:
             "public_endpoint": self.public_endpoint,
             "region": lab.store.region,
             "capabilities": CAPABILITIES,
-            "threads": "64",
+            "threads": str(self.threads),
         }
         return {
             "UPLOADCORE_STORAGE": f"s3://{self.bucket}?{urlencode(options)}",
@@ -208,10 +225,11 @@ class World:
         async with core:
             return await core.sweep()
 
-    async def books(self) -> Books:
-        """The database, the store and the stream of events, as they are."""
+    async def books(self, contents_of: Collection[str] = ()) -> Books:
+        """The database, the store and the stream of events, as they are; and the bytes of the objects that these uploads brought."""
         books = await read_books(self.database_url, self.lab.store, self.bucket)
         await asyncio.to_thread(read_stream, books, self.lab.redis, self.stream)
+        await asyncio.to_thread(read_contents, books, self.lab.store, self.bucket, contents_of)
         return books
 
     async def quiet(self, within: float = QUIET_TIMEOUT) -> Books:
@@ -223,24 +241,38 @@ class World:
             await asyncio.sleep(0.2)
         return await read_books(self.database_url)
 
-    async def conserved(self, completed: Iterable[str] = (), *, within: float = QUIET_TIMEOUT) -> Books:
+    async def conserved(
+        self,
+        completed: Iterable[str | Uploaded] = (),
+        *,
+        reopened: Collection[str] = (),
+        within: float = QUIET_TIMEOUT,
+    ) -> Books:
         """Wait until all is quiet, let a few days pass for what nobody knows, and check rule 9.
 
         Args:
-            completed: Ids of uploads that clients were told are completed.
+            completed: Uploads that clients were told are completed. Of ids it is known that they are; of uploads, that their bytes are there too.
+            reopened: Ids of uploads that were reopened, each once.
             within: Seconds until it has to be quiet.
 
         Raises:
             Violation: It does not hold.
         """
-        completed = list(completed)
+        told = list(completed)
+        ids = [one.upload_id if isinstance(one, Uploaded) else one for one in told]
+        sent = {one.upload_id: one.body for one in told if isinstance(one, Uploaded)}
+        assert len(set(sent.values())) == len(sent), "equal uploads: bytes of the one would pass for those of the other"
         await self.quiet(within)
         end = asyncio.get_running_loop().time() + within
-        while found := violations(books := await self.books(), completed=completed):
+        found_in = partial(violations, completed=ids, reopened=reopened)
+        while found := found_in(books := await self.books()):
             # Multipart uploads that only the store knows go with the sweep, once they are old enough.
-            if violations(books, completed=completed, no_multiparts=False) or asyncio.get_running_loop().time() > end:
-                raise Violation(f"{len(found)} violations: " + "; ".join(found[:10]))
+            if found_in(books, no_multiparts=False) or asyncio.get_running_loop().time() > end:
+                break
             await self.aged_sweep()
+        await asyncio.to_thread(read_contents, books, self.lab.store, self.bucket, sent)
+        if found := found or found_in(books, sent=sent):
+            raise Violation(f"{len(found)} violations: " + "; ".join(found[:10]))
         self.fleet.check_logs()
         return books
 

@@ -28,6 +28,8 @@ ATTEMPTS = 10
 WORTH_ANOTHER_TRY = frozenset({429, 502, 503, 504})
 """The same as the SDK's (`uploadcore_client.api`)."""
 BUSY = "upload_busy"
+DISTINCT = 8
+"""Bytes that nobody draws twice."""
 ROUNDS = 50
 """How often a client asks for completion anew: parts were missing, or the store still assembled."""
 LIMITS = httpx.Limits(max_connections=400, max_keepalive_connections=400)
@@ -41,7 +43,13 @@ def token(owner: str) -> str:
 
 
 class CallError(Exception):
-    """A call was refused for good, or every try of it failed."""
+    """A call was refused for good, or every try of it failed.
+
+    Attributes:
+        retry_after: Seconds after which the service says it may go well.
+    """
+
+    retry_after: float | None = None
 
     def __init__(self, what: str, status: int = 0, document: Any = None) -> None:
         super().__init__(f"{what}: {status} {document}")
@@ -55,7 +63,7 @@ class CallError(Exception):
 
 
 class _TransientError(CallError):
-    retry_after: float | None = None
+    """Worth another try."""
 
 
 @dataclass(slots=True)
@@ -117,8 +125,8 @@ class Client:
     # --- the steps ------------------------------------------------------------------------------------------------
 
     def new(self, size: int | None = None, *, part_size: int = 16) -> Uploaded:
-        """An upload to be made: one to four parts of a few random bytes."""
-        length = self.chance.randint(1, 4 * part_size) if size is None else size
+        """An upload to be made: one to four parts of a few random bytes, but enough of them that no other has the same."""
+        length = self.chance.randint(DISTINCT, 4 * part_size) if size is None else size
         return Uploaded(body=self.chance.randbytes(length), owner=self.chance.choice(self._owners), part_size=part_size)
 
     async def upload(self, wanted: Uploaded | None = None) -> Uploaded:

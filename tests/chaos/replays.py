@@ -41,7 +41,7 @@ async def thousand_replays(lab: Lab) -> str:
         assert assembled == 1, f"one upload, completed {assembled} times"
         await client.initiate(dropped)
         await answers(lambda: client.abort(dropped))
-        books = await world.conserved([made.upload_id])
+        books = await world.conserved([made])
         assert dict(books.states) == {"completed": 1, "aborted": 1}, dict(books.states)
     return (
         f"{count} replays each of initiate, complete and abort, {AT_ONCE} at once: "
@@ -74,7 +74,7 @@ async def lost_and_doubled(lab: Lab) -> str:
             assert not failed, f"{len(failed)} of {count} uploads failed: {failed[:3]}"
             for fault in faults:
                 fault.end()
-            books = await world.conserved([upload.upload_id for upload in uploads])
+            books = await world.conserved(uploads)
         finally:
             front.close()
         assert len(books.uploads) == books.states["completed"] == count, dict(books.states)

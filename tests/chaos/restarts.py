@@ -6,7 +6,7 @@ import asyncio
 import time
 
 from tests.chaos.lab import Lab
-from tests.chaos.load import Client
+from tests.chaos.load import Client, Uploaded
 
 __all__ = ["CI", "EXPERIMENTS"]
 
@@ -21,7 +21,7 @@ async def rolling_restarts(lab: Lab) -> str:
     Seen to fail with a drain of no time: the balancer, which tries nothing twice, answered 502.
     """
     rounds = lab.sized(10, 1)
-    done: list[str] = []
+    done: list[Uploaded] = []
     stopping = asyncio.Event()
     async with (
         lab.world(UPLOADCORE_DRAIN_DELAY=DRAIN_DELAY) as world,
@@ -30,8 +30,7 @@ async def rolling_restarts(lab: Lab) -> str:
 
         async def busy() -> None:
             while not stopping.is_set():
-                upload = await client.upload(client.new(24))
-                done.append(upload.upload_id)
+                done.append(await client.upload(client.new(24)))
 
         begun = time.monotonic()
         load = [asyncio.ensure_future(busy()) for _ in range(CLIENTS)]

@@ -26,6 +26,7 @@ def run(seed: int, examples: int) -> str:
         search(UploadCoreMachine, examples=min(SLICE, examples - first), by_seed=seed * 1_000_000 + number)
     seconds = time.monotonic() - began
     s = STATISTICS
+    assert s["runs"] >= examples, f"only {s['runs']} of {examples} runs were made"
     return (
         f"model: {s['runs']} runs, {s['steps']} steps, {s['crashes']} crashes, {s['answers lost']} answers lost, "
         f"{s['late effects']} late effects, {s['held back']} calls held back, 0 violations, {seconds:.0f} s"

@@ -14,6 +14,8 @@ import pytest
 from tests.integration.sql.conftest import opened
 from uploadcore import Admission, StaticPolicy, UploadConfig, UploadCore, UploadState, UploadView
 from uploadcore.errors import QuotaExceededError
+from uploadcore.ports import ObjectHeaders
+from uploadcore.upload import Address
 from uploadcore_memory import MemoryObjectStore
 from uploadcore_sql import SqlDatabase
 
@@ -21,10 +23,22 @@ OWNER = "u_1"
 LIMIT = 10
 
 
+class CountingStore(MemoryObjectStore):
+    """Counts what is begun there: what is cleaned up afterwards was begun all the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.created = 0
+
+    async def create_multipart(self, address: Address, headers: ObjectHeaders) -> str:
+        self.created += 1
+        return await super().create_multipart(address, headers)
+
+
 class Fleet:
     """Instances, and the store and database they share."""
 
-    def __init__(self, store: MemoryObjectStore, cores: list[UploadCore], url: str) -> None:
+    def __init__(self, store: CountingStore, cores: list[UploadCore], url: str) -> None:
         self.store = store
         self.cores = cores
         self.url = url
@@ -40,7 +54,7 @@ class Fleet:
 
 @pytest.fixture
 async def fleet(emptied: SqlDatabase, emptied_url: str) -> AsyncIterator[Fleet]:
-    store = MemoryObjectStore()
+    store = CountingStore()
     async with AsyncExitStack() as stack:
         cores = []
         for number in range(2):
@@ -73,6 +87,7 @@ async def test_rule_7_a_hundred_equal_requests_are_one_upload_and_one_answer(fle
     assert await fleet.values("SELECT count(*) FROM uploadcore_files") == [(1,)]
     assert await fleet.values("SELECT open_uploads, bytes_in_flight FROM uploadcore_quotas") == [(1, 25)]
     assert len(fleet.store.multiparts) == 1
+    assert fleet.store.created == 1
     assert await begun(fleet.cores[1], "k") == answers[0], "a lost answer is given again"
 
 
