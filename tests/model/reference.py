@@ -295,7 +295,7 @@ class Reference:
             self.broken(6, f"{name} was closed because {old.reason}, then because {new.reason}")
         if new.state is old.state:
             return
-        if new.state is S.COMPLETING and now >= new.expires_at:
+        if new.state is S.COMPLETING and now >= new.expires_at and not self._stands_whole(new):
             self.broken(6, f"{name} was fenced after its deadline")
         if new.state is S.ABORTING:
             reason = new.reason
@@ -308,6 +308,12 @@ class Reference:
                 FileStatus.DELETED,
             }:
                 self.broken(6, f"{name} was closed for its file's deletion, and that is not deleted")
+
+    def _stands_whole(self, new: Upload) -> bool:
+        """Whether the store has assembled it: a completion that was fenced in time has taken effect late, and counts."""
+        body = self.objects.get(new.address.key)
+        is_assembled = new.strategy is Strategy.MULTIPART and body is not None
+        return is_assembled and new.expected is not None and len(body or b"") == new.expected.size
 
     def _check_storage_id(self, life: Life, new: Upload) -> bool:
         """Whether this save reopened it, and rightly."""
