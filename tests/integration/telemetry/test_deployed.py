@@ -215,3 +215,11 @@ def test_alerts_fire_when_they_should_and_only_then() -> None:
     )
 
     assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+def test_every_alert_is_tried_both_ways() -> None:
+    tried = [one for test in yaml.safe_load(ALERTS_AT_WORK.read_text())["tests"] for one in test["alert_rule_test"]]
+
+    every = {rule["alert"] for rule in rules()}
+    assert {one["alertname"] for one in tried if one["exp_alerts"]} == every
+    assert {one["alertname"] for one in tried if not one["exp_alerts"]} == every
