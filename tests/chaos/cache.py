@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import httpx
+import redis
 
 from tests.chaos.conservation import Violation
 from tests.chaos.faults import Delay
@@ -27,9 +29,13 @@ CLOCK_TICK = 0.1
 """Seconds by which an age measured from outside may be off: an answer is on its way for a while."""
 READERS = 4
 """Of whom each may be the one that finds out: fewer than a hundredth of all calls."""
+FILES = 40
+"""And as many uploads."""
 NEAR = 1.0
 """Seconds an instance may use what it has read without asking Redis again."""
 FLUSH_INTERVAL = 0.1
+MISSES = "uploadcore_cache_reads_total", 'result="miss"'
+UNAVAILABLE = "uploadcore_cache_writes_total", 'result="unavailable"'
 READ = 0.3
 """Seconds a read of the hot file takes: long enough for all to ask meanwhile. It names the file in what it sends, and so is counted."""
 ANSWERED = 30.0
@@ -72,14 +78,14 @@ async def cache_away(lab: Lab) -> str:
         Client(world.fleet.url, chance=lab.chance, attempts=1) as client,
         Client(without.fleet.url, chance=lab.chance, attempts=1) as database_only,
     ):
-        files, failed = await call_many(40, lambda _: client.upload(client.new(16)), at_once=8)
+        files, failed = await call_many(FILES, lambda _: client.upload(client.new(16)), at_once=8)
         assert not failed, failed[:3]
-        uploads = [client.new(40) for _ in range(40)]
+        uploads = [client.new(40) for _ in range(FILES)]
         for upload in uploads:
             await client.initiate(upload)
         titles = Titles({file.file_id: [] for file in files})
         shown = Counter[str]()
-        told = []
+        told: list[tuple[str, float, float]] = []
 
         async def measured(of: Client) -> list[float]:
             async with _writing(client, files, titles), _ending(client, shown):
@@ -87,22 +93,27 @@ async def cache_away(lab: Lab) -> str:
 
         baseline = percentile(await measured(database_only), 99)
         async with Readiness(world.fleet) as readiness:
-            for name, faulty in (("down", _down), ("hung", _hung), ("flushed", _flushed)):
+            for name, faulty in (("well", _well), ("down", _down), ("hung", _hung), ("flushed", _flushed)):
+                misses = await _counted(world, *MISSES)
                 async with faulty(world):
-                    told.append((name, percentile(await measured(client), 99)))
+                    took = percentile(await measured(client), 99)
+                    told.append((name, took, await _counted(world, *MISSES) - misses))
                 await _cache_works(world)
         baseline = max(baseline, percentile(await measured(database_only), 99))
         assert not readiness.failed, f"readiness failed {readiness.failed} of {readiness.asked} times"
+        few, *many = [misses for _, _, misses in told]
+        assert few < min(many), f"{few:.0f} misses while Redis is well, and {many} otherwise: nothing was taken away"
+        assert shown, "no aborted upload was looked at"
         assert shown.keys() <= {"aborting", "aborted"}, f"aborted uploads were shown as {dict(shown)}"
         assert titles.oldest <= TTL + CLOCK_TICK, f"a file was shown {titles.oldest:.1f} s late"
-        slow = {name: seconds for name, seconds in told if seconds > 2 * baseline}
+        slow = {name: seconds for name, seconds, _ in told if seconds > 2 * baseline}
         assert not slow, f"p99 {slow}, of database reads {baseline * 1000:.0f} ms"
         errors = {status: number for status, number in client.statuses.items() if not 200 <= status < 300}
         assert not errors, errors
-        await world.conserved([file.upload_id for file in files])
+        await world.conserved(files)
     return (
         f"{client.statuses.total()} calls, errors 0; ready {readiness.asked} of {readiness.asked}; p99 of database reads "
-        f"{baseline * 1000:.0f} ms, with Redis {', '.join(f'{name} {seconds * 1000:.0f} ms' for name, seconds in told)}; "
+        f"{baseline * 1000:.0f} ms, with Redis {', '.join(f'{name} {seconds * 1000:.0f} ms ({misses:.0f} misses)' for name, seconds, misses in told)}; "
         f"stale upload states 0 of {shown.total()}; files shown late {titles.overtaken}, at most {titles.oldest:.1f} s of {TTL:g} s"
     )
 
@@ -163,10 +174,17 @@ def _ending(client: Client, shown: Counter[str]) -> AbstractAsyncContextManager[
 
 
 @asynccontextmanager
+async def _well(_: World) -> AsyncIterator[None]:
+    yield
+
+
+@asynccontextmanager
 async def _down(world: World) -> AsyncIterator[None]:
+    before = await _counted(world, *UNAVAILABLE)
     world.cache.down()
     try:
         yield
+        assert await _counted(world, *UNAVAILABLE) > before, "Redis took all that was written"
     finally:
         world.cache.up()
 
@@ -180,12 +198,23 @@ async def _hung(world: World) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _flushed(world: World) -> AsyncIterator[None]:
+    dropped = 0
+
     async def flush() -> None:
+        nonlocal dropped
+        dropped += await asyncio.to_thread(_kept, world)
         await asyncio.to_thread(world.lab.redis.flush)
         await asyncio.sleep(FLUSH_INTERVAL)
 
     async with beside(flush):
         yield
+    assert dropped > 0, "there was nothing to flush"
+
+
+def _kept(world: World) -> int:
+    """How many keys Redis has."""
+    with contextlib.closing(redis.Redis(port=world.lab.redis.port)) as client:
+        return int(str(client.dbsize()))
 
 
 async def _cache_works(world: World) -> None:
@@ -228,7 +257,7 @@ async def hot_file(lab: Lab) -> str:
         misses = await _counted(world, "uploadcore_cache_reads_total", 'kind="file"', 'result="miss"')
         # The few that come once the file is read find it.
         assert misses > rounds * asked / 2, f"only {misses:.0f} of {rounds * asked} were misses: nothing was at stake"
-        await world.conserved([file.upload_id])
+        await world.conserved([file])
     return (
         f"{rounds} times {asked} asked at once after a flush, {misses:.0f} of {rounds * asked} misses; "
         f"reads of the database {most} by each of {len(world.fleet.instances)} instances at most"
@@ -283,10 +312,10 @@ async def late_fill(lab: Lab) -> str:
         lab.world(UPLOADCORE_SWEEP_INTERVAL="1h") as world,
         Client(world.fleet.url, chance=lab.chance) as client,
     ):
-        held, shown, completed = 0, Counter[str](), []
+        held, shown, completed = 0, Counter[str](), list[Uploaded]()
         for number in range(rounds):
             file = await client.upload(client.new(16))
-            completed.append(file.upload_id)
+            completed.append(file)
             await asyncio.to_thread(lab.redis.flush)
             await asyncio.sleep(NEAR + CLOCK_TICK)
             held += await _filled_late(world, client, file, is_deleted=number % 2 == 1)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from tests.chaos.faults import Edge, Fault, Passing
 from tests.chaos.http_proxy import HttpProxy, api_operation
@@ -40,16 +41,19 @@ class Heads(Fault):
     Attributes:
         count: How many.
         size: Bytes.
+        parts: How often each part was sent.
     """
 
     count: int = 0
     size: int = 0
+    parts: Counter[str] = field(default_factory=Counter)
 
     def catches(self, passing: Passing, edge: Edge) -> bool:
         """Count it, and let it pass."""
         if edge == "request" and isinstance(passing.operation, bytes) and passing.operation.startswith(b"PUT "):
             self.count += 1
             self.size += len(passing.operation.partition(b"\r\n\r\n")[0]) + 4
+            self.parts[_part_of(passing.operation.partition(b"\r\n")[0])] += 1
         return False
 
 
@@ -111,12 +115,16 @@ async def network_cut(lab: Lab) -> str:
         again, in_flight = sent - needed, store.unanswered[CLIENTS]
         assert cuts > 0, "nothing was cut"
         assert again <= in_flight, f"{again} bytes were sent again, {in_flight} were in flight"
+        # And of each part: what was in flight of one makes up for nothing that was sent again of another.
+        cut_off = Counter(_part_of(line) for line in store.unfinished if line.startswith(b"PUT "))
+        needless = {part: sent - 1 - cut_off[part] for part, sent in heads.parts.items() if sent - 1 > cut_off[part]}
+        assert not needless, f"{len(needless)} parts were sent again that were not in flight: {list(needless)[:3]}"
         books = await world.conserved()
         assert books.states["completed"] == len(books.uploads) == count, dict(books.states)
         starts = sum(runs for _, runs in results)
     return (
         f"{count} files of {parts} parts, {starts} starts of the SDK; {cuts} cuts, {sum(fault.met for fault in lost)} calls lost, "
-        f"{twice.met} doubled; bytes sent again {again:,}, in flight {in_flight:,}, of {needed:,}; {count} uploads, whole, in {took:.0f} s"
+        f"{twice.met} doubled; bytes sent again {again:,}, in flight {in_flight:,}, of {needed:,}; parts sent again {heads.count - len(heads.parts)}, in flight {cut_off.total()}; {count} uploads, whole, in {took:.0f} s"
     )
 
 
@@ -138,6 +146,12 @@ def _uploaded(client: Client, path: Path) -> tuple[File, int]:
             if run == RUNS:
                 raise
     raise AssertionError("unreachable")
+
+
+def _part_of(line: bytes) -> str:
+    """Key and number of the part that a request's first line names."""
+    target = urlsplit(line.split(b" ")[1].decode())
+    return f"{target.path} {parse_qs(target.query)['partNumber'][0]}"
 
 
 def _digest(path: Path) -> str:

@@ -38,12 +38,14 @@ class TcpProxy:
         faults: What goes wrong.
         sent: Bytes that clients sent, by source.
         unanswered: Those of them that the far end had not answered when their connection ended: what was in flight.
+        unfinished: First lines of those requests.
     """
 
     def __init__(self, proxies: ProxyLoop, far: Far, chance: random.Random | None = None) -> None:
         self.faults = Faults(proxies, chance)
         self.sent: Counter[str] = Counter()
         self.unanswered: Counter[str] = Counter()
+        self.unfinished: list[bytes] = []
         self._proxies = proxies
         self._far = far
         self._ports: dict[str, int] = {}
@@ -113,6 +115,7 @@ class TcpProxy:
                     way.cancel()
                 await asyncio.gather(*ways, return_exceptions=True)
                 self.unanswered[source] += sum(map(len, caught))
+                self.unfinished += [piece.partition(b"\r\n")[0] for piece in caught[:1]]
         except OSError:
             pass  # the far end is away: so it looks to a client
         finally:
