@@ -6,17 +6,18 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
+from tests.chaos.conservation import Violation, read_books
 from tests.chaos.fleet import until
 from tests.chaos.http_proxy import HttpProxy, s3_operation
-from tests.chaos.lab import Lab
-from tests.chaos.load import CallError, Client, Uploaded, call_many, token
+from tests.chaos.lab import Lab, World
+from tests.chaos.load import CallError, Client, Uploaded, call_many, each, token
 from tests.chaos.measuring import Readiness, beside, percentile
 from uploadcore_client import AsyncClient, RetryPolicy
 
@@ -30,8 +31,20 @@ SUCCEEDING = 0.999
 SIGNED_AT_ONCE = 4
 UNCHANGED = 1.5
 """How many times as much the slowest hundredth may take, of the larger of before and after: they differ by as much among themselves."""
+THREADS, WAITING, COMPLETIONS = 2, 8, 16
+"""Of an instance here: calls at a time, calls that may wait for them, and completions at a time on threads of their own."""
 HELD = 100
-"""Calls that hang while signing is measured: more than a store has threads, and than the database has connections."""
+"""Requests while the store hangs: more than there is room for, and than the database has connections."""
+CLOSING = 40
+"""Completions while it hangs: more than two instances have threads for."""
+LEASE = 15.0
+"""Seconds: so that leases are renewed while signing is measured, but not so often that it shows."""
+APART = 0.02
+"""Seconds between what is to hang: begun at once, all of it would renew its leases at once."""
+FULL = "too many calls wait"
+"""What who is refused for want of room is told."""
+AT_ONCE = 3.0
+"""Seconds within which a hundred at once are told that there is no room."""
 
 
 def clients_proxy(lab: Lab, operation: Callable[[str, str], str] = s3_operation) -> HttpProxy:
@@ -61,46 +74,36 @@ async def store_refuses(lab: Lab) -> str:
                 fault.end()
             assert len(done) >= SUCCEEDING * count, f"{len(failed)} of {count} failed: {failed[:3]}"
             assert refused >= 0.7 * SHARE * calls, f"only {refused} of {calls} were refused"
-            await world.conserved([upload.upload_id for upload in done])
+            await world.conserved(done)
     finally:
         parts.close()
     return f"{refused} of {calls} calls refused; {len(done)} of {count} uploads succeeded, in {took:.0f} s"
 
 
 async def store_hangs(lab: Lab) -> str:
-    """The store hangs: no pool exhausted; signing p99 unchanged.
+    """The store hangs, completions first: who finds no room is told so at once; signing p99 unchanged; leases are kept; all ends well.
 
-    Leases are of half a minute here, as they are in production: renewing a hundred of them every two thirds of a second is work that shows.
     Seen to fail with a database connection held during the calls: who needs the database alone was told that none came free.
     """
-    count = lab.sized(3_000, 1_000)
+    count = lab.sized(1_200, 800)
     async with (
-        lab.world(UPLOADCORE_LEASE="30s") as world,
+        lab.world(threads=THREADS, UPLOADCORE_LEASE=f"{LEASE:g}s") as world,
         Client(world.fleet.url, chance=lab.chance) as client,
         Client(world.fleet.url, chance=lab.chance, attempts=1) as signing,
     ):
         known, failed = await call_many(20, lambda _: _initiated(client), at_once=8)
         assert not failed, failed[:3]
-        whole, failed = await call_many(HELD // 2, lambda _: _sent(client), at_once=8)
+        whole, failed = await call_many(CLOSING, lambda _: _sent(client), at_once=8)
         assert not failed, failed[:3]
         # Whoever looks at readiness takes time too: all along, or the comparison would be of that.
         async with Readiness(world.fleet) as readiness:
             before = percentile(await _sign(signing, known, count), 99)
-            with world.store.faults.hold() as hold:
-                stuck = [
-                    *(asyncio.ensure_future(client.complete(upload)) for upload in whole),
-                    *(asyncio.ensure_future(_initiated(client)) for _ in range(HELD // 2)),
-                ]
-                await until(lambda: hold.waiting >= HELD, 30, f"only {hold.waiting} calls hang")
+            async with _hanging(world, client, whole) as hanging:
                 during = percentile(await _sign(signing, known, count), 99)
-                hung = hold.waiting
                 # Whoever needs the database alone is served.
                 for upload in known:
                     await signing.call("state", "GET", f"/v1/uploads/{upload.upload_id}", owner=upload.owner)
                     await signing.call("uploads", "GET", "/v1/uploads", owner=upload.owner)
-            results = await asyncio.gather(*stuck, return_exceptions=True)
-            lost = [result for result in results if isinstance(result, BaseException)]
-            assert not lost, f"{len(lost)} calls failed that had hung: {lost[:3]}"
             after = percentile(await _sign(signing, known, count), 99)
         assert not readiness.failed, f"readiness failed {readiness.failed} of {readiness.asked} times"
         bad = {status: number for status, number in signing.statuses.items() if status != 200}
@@ -108,11 +111,72 @@ async def store_hangs(lab: Lab) -> str:
         assert during <= UNCHANGED * max(before, after), (
             f"p99 {before:.3f} s before, {during:.3f} s while it hangs, {after:.3f} s after"
         )
-        await world.conserved([upload.upload_id for upload in whole])
+        await world.conserved(whole)
     return (
-        f"{hung} calls hanging, {len(stuck)} requests waiting; signing p99 {before * 1000:.0f} ms before, {during * 1000:.0f} ms while it "
-        f"hangs, {after * 1000:.0f} ms after; {signing.statuses.total()} calls that don't need the store, errors 0; all that hung ended well"
+        f"{hanging}; signing p99 {before * 1000:.0f} ms before, {during * 1000:.0f} ms while it "
+        f"hangs, {after * 1000:.0f} ms after; {signing.statuses.total()} calls that don't need the store, errors 0; all ended well"
     )
+
+
+@asynccontextmanager
+async def _hanging(world: World, client: Client, whole: list[Uploaded]) -> AsyncIterator[str]:
+    """The store hangs for longer than leases take to be renewed: at first completions, more than there are threads for; then everything, and there is no room.
+
+    What was seen, in words. In the end all is well: who hung goes on, who was refused tries again.
+    """
+    assembling = world.store.faults.hold("CompleteMultipartUpload")
+    completing = await _begun(whole, client.complete)
+    threads = len(world.fleet.instances) * COMPLETIONS
+    await until(lambda: assembling.waiting >= threads, 30, f"only {assembling.waiting} completions hang")
+    fenced = await _leases(world, len(whole))
+    since = time.monotonic()
+    wanted = [client.new(40) for _ in range(HELD)]
+    with world.store.faults.hold() as hold:
+        async with Client(world.fleet.url, attempts=1) as hurried:
+            asked = await _begun(wanted, hurried.initiate)
+            room = len(world.fleet.instances) * (THREADS + WAITING)
+            await until(lambda: sum(one.done() for one in asked) >= HELD - room, 10, "nobody is told there is no room")
+            slowest = max(hurried.seconds["initiate"])
+            refused = [one.exception() for one in asked if one.done()]
+            yield (
+                f"{assembling.waiting} completions hang and {len(whole) - threads} wait for them, renewing their leases; {HELD} that need the "
+                f"store: {hold.waiting} calls hang, {len(refused)} refused within {slowest:.1f} s"
+            )
+            await asyncio.sleep(since + 0.6 * LEASE - time.monotonic())
+            kept = await _leases(world, len(whole))
+            hold.release()
+            assembling.end()
+            await asyncio.gather(*asked, return_exceptions=True)
+    for error in refused:
+        assert isinstance(error, CallError), error
+        assert (error.status, FULL in str(error), bool(error.retry_after)) == (503, True, True), error
+    assert slowest <= AT_ONCE, f"who found no room was told so after {slowest:.1f} s"
+    assert kept.keys() == fenced.keys(), f"{len(fenced.keys() - kept.keys())} completions changed hands"
+    assert all(kept[one] > until for one, until in fenced.items()), "leases were not renewed"
+    await each(wanted, client.initiate)
+    await asyncio.gather(*completing)
+
+
+async def _begun(
+    uploads: list[Uploaded], call: Callable[[Uploaded], Coroutine[Any, Any, object]]
+) -> list[asyncio.Future[object]]:
+    """Begin it for each of them, one after another; wait for none."""
+    tasks: list[asyncio.Future[object]] = []
+    for upload in uploads:
+        tasks.append(asyncio.ensure_future(call(upload)))
+        await asyncio.sleep(APART)
+    return tasks
+
+
+async def _leases(world: World, count: int) -> dict[tuple[str, str], int]:
+    """Until when each completion's lease stands, once there are so many; by upload and holder."""
+    for _ in range(100):
+        books = await read_books(world.database_url)
+        rows = [row for row in books.uploads.values() if row["state"] == "completing"]
+        if len(rows) == count:
+            return {(row["id"], row["lease_owner"]): row["lease_until"] for row in rows}
+        await asyncio.sleep(0.1)
+    raise Violation(f"{len(rows)} uploads are completing, not {count}")
 
 
 async def _sign(client: Client, known: list[Uploaded], count: int) -> list[float]:
