@@ -169,7 +169,7 @@ class UploadService:
                     with suppress(UploadCoreError):
                         await self.abort(upload.id, owner=upload.owner)
                     raise
-                raise StoreUnavailableError(f"{exc.message}; try again with the same idempotency key") from exc
+                raise type(exc)(f"{exc.message}; try again with the same idempotency key") from exc
         return upload
 
     # --- read -----------------------------------------------------------------------------------------------------

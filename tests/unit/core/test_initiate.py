@@ -20,6 +20,7 @@ from uploadcore.errors import (
     NoSuchFileError,
     QuotaExceededError,
     StorageFullError,
+    StoreOverloadedError,
     StoreUnavailableError,
     TooLargeError,
     UploadBusyError,
@@ -490,6 +491,15 @@ async def test_a_retry_takes_over_once_the_lease_of_the_first_has_run_out(rig: R
     assert second.state is UploadState.UPLOADING
     assert (await first).id == second.id
     assert list(rig.store.multiparts) == [rig.only().address.storage_upload_id]
+
+
+async def test_where_too_many_wait_for_the_store_that_is_what_is_said(rig: Rig) -> None:
+    rig.store.faults.fail("create_multipart", StoreOverloadedError("too many calls wait"))
+
+    with pytest.raises(StoreOverloadedError, match="try again with the same idempotency key") as refused:
+        await rig.begin(idempotency_key="k")
+
+    assert (refused.value.code, refused.value.retry_after) == ("overloaded", 1)
 
 
 async def test_after_a_store_failure_a_retry_with_the_key_goes_on_at_once(rig: Rig) -> None:
