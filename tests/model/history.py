@@ -22,7 +22,7 @@ class Snapshot:
     """An upload from one moment to the next.
 
     Attributes:
-        parts: Sizes by part number, as the store would list them; `None` once an object stands instead.
+        parts: Sizes by part number, as the store would list them; `None` once an object stands instead, unless the store goes on listing them.
     """
 
     position: int

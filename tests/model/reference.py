@@ -40,6 +40,8 @@ FILE_EDGES = {
     (FileStatus.UPLOADING, FileStatus.UPLOADING),
     (FileStatus.FAILED, FileStatus.FAILED),
 }
+DAMAGED_EDGES = {(FileStatus.FAILED, FileStatus.DELETING)}
+"""Its owner deletes what has failed though its upload was completed."""
 TERMINAL_EVENTS = {
     S.COMPLETED: EventType.UPLOAD_COMPLETED,
     S.ABORTED: EventType.UPLOAD_ABORTED,
@@ -70,6 +72,10 @@ class _Looks:
 class Reference:
     """The plain model.
 
+    Args:
+        clock: Everybody's.
+        lists_completed: The store goes on listing the parts of what it has assembled.
+
     Attributes:
         violations: What was found to be against the rules, first to last.
         position: Counts effects and commits.
@@ -81,8 +87,9 @@ class Reference:
         ever_dead: Ids of those that have been dead letters.
     """
 
-    def __init__(self, clock: ManualClock) -> None:
+    def __init__(self, clock: ManualClock, *, lists_completed: bool = False) -> None:
         self._clock = clock
+        self._lists_completed = lists_completed
         self.violations: list[str] = []
         self.position = 0
         self.parts: dict[str, dict[int, bytes]] = {}
@@ -219,8 +226,11 @@ class Reference:
             parts = {1: len(self.objects[key])} if key in self.objects else {}
         elif row.address.storage_upload_id in self.parts:
             parts = {number: len(body) for number, body in self.parts[row.address.storage_upload_id].items()}
+        elif key in self.objects:
+            left, _ = self._assembled.get(row.address.storage_upload_id or "", ({}, ()))
+            parts = {number: len(body) for number, body in left.items()} if left and self._lists_completed else None
         else:
-            parts = None if key in self.objects else {}
+            parts = {}
         life.timeline.append(Snapshot(self.position, self._clock.now(), row.state, parts))
 
     # --- the database ---------------------------------------------------------------------------------------------
@@ -359,7 +369,8 @@ class Reference:
             if new.status is not FileStatus.UPLOADING or life.first.file_id != new.id:
                 self.broken(2, f"file {new.id} was born {new.status}")
             return []
-        if (old.status, new.status) not in FILE_EDGES or new.version != old.version + 1:
+        edges = FILE_EDGES | DAMAGED_EDGES if life.now.state is S.COMPLETED else FILE_EDGES
+        if (old.status, new.status) not in edges or new.version != old.version + 1:
             self.broken(9, f"file {new.id} went from {old.status} to {new.status}")
         if new.status is FileStatus.AVAILABLE and (
             life.now.state is not S.COMPLETED or life.content is None or new.size != len(life.content)

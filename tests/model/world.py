@@ -96,7 +96,7 @@ class World:
         self.clock = ManualClock()
         self.loop = SteppedLoop(self.clock)
         self.loop.set_task_factory(task_factory)
-        self.reference = Reference(self.clock)
+        self.reference = Reference(self.clock, lists_completed=not capabilities.forgets_completed)
         self.answers = Answers(self.reference, self.clock, config)
         self.store = MemoryObjectStore(capabilities=capabilities, clock=self.clock)
         self.database = MemoryDatabase(clock=self.clock, installation_id="installation")
