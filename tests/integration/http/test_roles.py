@@ -82,7 +82,13 @@ ROWS: dict[tuple[str, str, str], Row] = {
     },
 }
 CASES = [(*what, role) for what in ROWS for role in ("owner", "other", "anonymous", "admin")]
-ADMIN: dict[str, Any] = {"sub": "other", "admin": True, "role": "admin", "roles": ["admin"], "scope": "admin files:write"}
+ADMIN: dict[str, Any] = {
+    "sub": "other",
+    "admin": True,
+    "role": "admin",
+    "roles": ["admin"],
+    "scope": "admin files:write",
+}
 """What other systems grant by: nobody is more than an owner here."""
 
 
