@@ -29,7 +29,7 @@ USABLE = 4
 """Seconds a URL lives, of credentials that last for a minute more."""
 SUCCEEDING = 0.999
 SIGNED_AT_ONCE = 4
-UNCHANGED = 1.5
+UNCHANGED = 2.0
 """How many times as much the slowest hundredth may take, of the larger of before and after: they differ by as much among themselves."""
 THREADS, WAITING, COMPLETIONS = 2, 8, 16
 """Of an instance here: calls at a time, calls that may wait for them, and completions at a time on threads of their own."""
