@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.core.rig import BODY, OWNER, Rig
 from uploadcore import FileStatus, UploadState
-from uploadcore.errors import FileNotReadyError, StoreUnavailableError
+from uploadcore.errors import FileNotReadyError, NoSuchMultipartError, StoreUnavailableError
 from uploadcore.plan import StoredPart
 from uploadcore.upload import Address
 from uploadcore_memory import MEMORY_CAPABILITIES
@@ -130,6 +130,14 @@ async def test_a_listing_without_parts_or_one_that_is_old_is_no_damage(
 
     assert (report.damaged, report.rechecked) == (0, 1)
     assert list(answers) == [], "looked as often as was needed"
+
+
+async def test_a_store_that_has_forgotten_the_parts_meanwhile_tells_nothing() -> None:
+    rig = Rig(capabilities=LISTING)
+    await completed_then_late(rig, b"EVIL!")
+    rig.store.faults.fail("list_parts", NoSuchMultipartError("forgotten"))
+
+    assert (await rig.core.sweep()).rechecked == 1
 
 
 async def test_where_the_store_lists_completed_parts_no_more_it_is_not_asked() -> None:
