@@ -81,7 +81,8 @@ class Statements:
     @staticmethod
     def _changes(upload: Upload) -> dict[str, Any]:
         values = {f"new_{name}": value for name, value in _values(upload).items()}
-        return values | {"id_": upload.id, "version_": upload.version, "lease_until_after": 3_600_000_000}
+        held = {"held_by": upload.lease_owner, "new_lease_owner": upload.lease_owner}
+        return values | held | {"id_": upload.id, "version_": upload.version, "lease_until_after": 3_600_000_000}
 
     @staticmethod
     def _told(upload: Upload) -> dict[str, Any]:
