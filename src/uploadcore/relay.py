@@ -231,7 +231,8 @@ class Relay:
         """
         if delivery.attempt > self._config.delivery_attempts:
             return self._failed(delivery, None, DeliveryError("the process ended during the last attempts"))
-        retry = retry_after(delivery.attempt, chance=self._random.random())
+        wait = retry_after(delivery.attempt, chance=self._random.random())
+        retry = wait if delivery.attempt < self._config.delivery_attempts else None
         try:
             async with asyncio.timeout(DELIVERY_TIMEOUT):
                 await publisher.publish(delivery.event)
@@ -242,10 +243,9 @@ class Relay:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            failure = DeliveryError("the publisher's own work was cancelled")
-            return self._failed(delivery, retry if delivery.attempt < self._config.delivery_attempts else None, failure)
+            return self._failed(delivery, retry, DeliveryError("the publisher's own work was cancelled"))
         except Exception as exc:  # noqa: BLE001 - a publisher may be the host's code; any failure of it only means: not delivered
-            return self._failed(delivery, retry if delivery.attempt < self._config.delivery_attempts else None, exc)
+            return self._failed(delivery, retry, exc)
         return delivery
 
     @staticmethod

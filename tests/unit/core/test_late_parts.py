@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -23,10 +22,11 @@ def lenient() -> Rig:
     return Rig(capabilities=LENIENT)
 
 
-async def completed_then_late(rig: Rig, late: bytes, **asked: Any) -> str:
-    """The file of an upload whose third part was sent again after completion; the last URL has run out since."""
-    upload = await rig.sent(**asked)
-    [part] = await rig.core.uploads.sign_parts(upload.id, owner=OWNER, part_numbers=[3])
+async def completed_then_late(rig: Rig, late: bytes, *, number: int = 3, size: int | None = len(BODY)) -> str:
+    """The file of an upload of three parts, one of which was sent after completion; the last URL has run out since."""
+    upload = await rig.begin(size)
+    await rig.send(upload.id)
+    [part] = await rig.core.uploads.sign_parts(upload.id, owner=OWNER, part_numbers=[number])
     await rig.complete(upload.id)
     await rig.redeem(part, late)
     rig.clock.advance(rig.config.recheck_after)
@@ -83,12 +83,7 @@ async def test_the_same_part_again_is_no_damage(lenient: Rig) -> None:
 
 async def test_where_the_store_tells_no_checksum_another_size_is_seen() -> None:
     rig = Rig(capabilities=replace(LENIENT, object_checksums=frozenset()))
-    upload = await rig.begin(None)
-    await rig.send(upload.id)
-    [part] = await rig.core.uploads.sign_parts(upload.id, owner=OWNER, part_numbers=[3])
-    await rig.complete(upload.id)
-    await rig.redeem(part, b"longer")
-    rig.clock.advance(rig.config.recheck_after)
+    await completed_then_late(rig, b"longer", size=None)
 
     assert (await rig.core.sweep()).damaged == 1
 
@@ -151,12 +146,7 @@ async def test_where_the_store_lists_completed_parts_no_more_it_is_not_asked() -
 
 async def test_a_part_that_no_file_has_is_no_damage() -> None:
     rig = Rig(capabilities=LISTING)
-    upload = await rig.begin(None)
-    await rig.send(upload.id)
-    [beyond] = await rig.core.uploads.sign_parts(upload.id, owner=OWNER, part_numbers=[4])
-    await rig.complete(upload.id)
-    await rig.redeem(beyond, b"one more")
-    rig.clock.advance(rig.config.recheck_after)
+    await completed_then_late(rig, b"one more", number=4, size=None)
 
     assert (await rig.core.sweep()).damaged == 0
 

@@ -99,7 +99,8 @@ async def test_nor_by_its_owner_who_comes_after_the_deadline(rig: Rig) -> None:
     assert rig.bodies == [BODY]
 
 
-async def test_one_that_was_opened_and_completed_since_is_completed(rig: Rig) -> None:
+async def opened_and_completed_since_the_backup(rig: Rig) -> None:
+    """What is restored knows the upload as pending."""
     rig.store.faults.fail("create_multipart", StoreUnavailableError("away"))
     with pytest.raises(StoreUnavailableError):
         await rig.begin(idempotency_key="k")
@@ -109,6 +110,10 @@ async def test_one_that_was_opened_and_completed_since_is_completed(rig: Rig) ->
     await rig.send(upload_id)
     await rig.complete(upload_id)
     restore()
+
+
+async def test_one_that_was_opened_and_completed_since_is_completed(rig: Rig) -> None:
+    await opened_and_completed_since_the_backup(rig)
     rig.after(days=1)
 
     assert (await rig.core.sweep()).settled == 1
@@ -119,15 +124,7 @@ async def test_one_that_was_opened_and_completed_since_is_completed(rig: Rig) ->
 async def test_one_that_was_opened_and_completed_since_is_left_as_it_is_before_its_deadline(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
-    rig.store.faults.fail("create_multipart", StoreUnavailableError("away"))
-    with pytest.raises(StoreUnavailableError):
-        await rig.begin(idempotency_key="k")
-    upload_id = rig.only().id
-    restore = backup(rig)
-    await rig.begin(idempotency_key="k")
-    await rig.send(upload_id)
-    await rig.complete(upload_id)
-    restore()
+    await opened_and_completed_since_the_backup(rig)
 
     assert (await rig.core.sweep()).opened == 1
 
