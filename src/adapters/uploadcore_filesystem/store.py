@@ -6,13 +6,10 @@ import asyncio
 import fcntl
 import os
 import re
-import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from uploadcore.errors import InvalidRequestError, NoSuchMultipartError, StoreUnavailableError
@@ -36,6 +33,7 @@ from uploadcore_filesystem.multipart_folder import MultipartFolder, MultipartInf
 from uploadcore_filesystem.objects import ObjectFolder, ObjectRecord, key_digest
 from uploadcore_filesystem.receiving import BodyReceiver, ReadBody
 from uploadcore_filesystem.signing import Grant, PartGrant, PutGrant, UrlSigner, WallClock, made_once
+from uploadcore_filesystem.threads import DiskThreads
 from uploadcore_filesystem.writing import ObjectWriter, PartWriter
 
 __all__ = ["FILESYSTEM_LIMITS", "FilesystemObjectStore", "StoredFile", "from_url"]
@@ -60,11 +58,10 @@ FILESYSTEM_CAPABILITIES = StoreCapabilities(
 KEY_FILE = "signing.key"
 _THREADS = 32
 """Requests whose disk work runs at the same time. Threads are made as they are needed."""
+_WAITING = 1_000
+"""Calls that may wait for one of them: who comes then is told to come again. Bodies are bounded by the connections that bring them."""
 _LISTED_AT_ONCE = 64
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
-
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +133,8 @@ class FilesystemObjectStore:
         self._objects = ObjectFolder(self._root)
         self._multiparts = MultipartFolder(self._root)
         self._lock_file: int | None = None
-        self._pool: ThreadPoolExecutor | None = None
+        self._threads: DiskThreads | None = None
         self._receiver: BodyReceiver | None = None
-        self._turns: dict[str, Future[None]] = {}
-        self._turns_lock = threading.Lock()
 
     def __repr__(self) -> str:
         """Show the folder, and no secret."""
@@ -168,17 +163,17 @@ class FilesystemObjectStore:
         Raises:
             StoreUnavailableError: Another process has the folder open, or it can't be used.
         """
-        if self._pool is not None:
+        if self._threads is not None:
             raise StoreUnavailableError("the store is open already")
-        pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="uploadcore-filesystem")
+        threads = DiskThreads(threads=_THREADS, waiting=_WAITING)
         try:
             with map_os_errors(f"the folder {self._root} can't be used as an object store"):
-                await asyncio.get_running_loop().run_in_executor(pool, self._take)
+                await threads.run(self._take)
         except BaseException:
-            pool.shutdown(wait=False)
+            threads.pool.shutdown(wait=False)
             self._let_go()
             raise
-        self._pool, self._receiver = pool, BodyReceiver(pool)
+        self._threads, self._receiver = threads, BodyReceiver(threads.pool)
 
     def _take(self) -> None:
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -196,11 +191,11 @@ class FilesystemObjectStore:
 
     async def close(self) -> None:
         """Cut the requests there are, and let go of the folder. Idempotent."""
-        pool, receiver = self._pool, self._receiver
-        self._pool = self._receiver = None
-        if pool is not None and receiver is not None:
+        threads, receiver = self._threads, self._receiver
+        self._threads = self._receiver = None
+        if threads is not None and receiver is not None:
             await asyncio.to_thread(receiver.close)
-            await asyncio.to_thread(pool.shutdown)
+            await threads.close()
             self._let_go()
 
     def _let_go(self) -> None:
@@ -249,12 +244,12 @@ class FilesystemObjectStore:
         info = MultipartInfo(self._own(address).key, headers, self._clock.now())
         key_digest(info.key)
         with map_os_errors("the upload can't be created"):
-            return await self._call(self._multiparts.create, self._objects, info)
+            return await self._opened().run(self._multiparts.create, self._objects, info)
 
     async def list_parts(self, address: Address) -> list[StoredPart]:
         """All durable parts, in order of number. A sealed upload lists its parts too."""
         with map_os_errors("the parts can't be listed"):
-            return await self._call(self._parts_of, self._own(address))
+            return await self._opened().run(self._parts_of, self._own(address))
 
     def _parts_of(self, address: Address) -> list[StoredPart]:
         with self._multiparts.use(address.storage_upload_id or "") as multipart:
@@ -270,7 +265,8 @@ class FilesystemObjectStore:
         nothing is copied.
         """
         with map_os_errors("the upload can't be completed"):
-            await self._in_turn(self._own(address), self._complete, tuple(parts), size, checksum)
+            own = self._own(address)
+            await self._opened().in_turn(own.storage_upload_id or "", self._complete, own, tuple(parts), size, checksum)
 
     def _complete(self, address: Address, parts: Sequence[StoredPart], size: int, checksum: Checksum | None) -> None:
         record: ObjectRecord | None
@@ -288,7 +284,8 @@ class FilesystemObjectStore:
     async def abort_multipart(self, address: Address) -> None:
         """Cut whoever writes to it, and drop the upload with all its parts in one step. Idempotent."""
         with map_os_errors("the upload can't be aborted"):
-            await self._in_turn(self._own(address), self._abort)
+            own = self._own(address)
+            await self._opened().in_turn(own.storage_upload_id or "", self._abort, own)
 
     def _abort(self, address: Address) -> None:
         try:
@@ -301,45 +298,20 @@ class FilesystemObjectStore:
     async def list_multiparts(self, prefix: str) -> AsyncIterator[OpenMultipart]:
         """Multipart uploads in progress whose key begins with `prefix`."""
         with map_os_errors("the uploads can't be listed"):
-            names = await self._call(self._multiparts.names)
+            names = await self._opened().run(self._multiparts.names)
             for start in range(0, len(names), _LISTED_AT_ONCE):
                 some = names[start : start + _LISTED_AT_ONCE]
-                infos = await self._call(self._multiparts.infos, some)
+                infos = await self._opened().run(self._multiparts.infos, some)
                 for name, info in zip(some, infos, strict=True):
                     if info is not None and info.key.startswith(prefix):
                         yield OpenMultipart(info.key, name, info.initiated)
-
-    async def _in_turn(self, address: Address, work: Callable[..., None], *args: object) -> None:
-        """Do this to an upload while nobody else completes or aborts it. Who waits for that holds no thread."""
-        upload_id = address.storage_upload_id or ""
-        turn: Future[None] = Future()
-        while True:
-            with self._turns_lock:
-                before = self._turns.setdefault(upload_id, turn)
-            if before is turn:
-                break
-            await asyncio.shield(asyncio.wrap_future(before))
-
-        def pass_on(_: object = None) -> None:
-            with self._turns_lock:
-                del self._turns[upload_id]
-            turn.set_result(None)
-
-        try:
-            running = self._opened_pool().submit(work, address, *args)
-        except BaseException:
-            pass_on()
-            raise
-        # Not in a `finally` here: a caller that goes away does not stop the thread.
-        running.add_done_callback(pass_on)
-        await asyncio.wrap_future(running)
 
     # --- the port: objects ----------------------------------------------------------------------------------------
 
     async def head(self, address: Address) -> StoredObject | None:
         """What stands under the key."""
         with map_os_errors("the object can't be looked at"):
-            record = await self._call(self._objects.read, self._own(address).key)
+            record = await self._opened().run(self._objects.read, self._own(address).key)
         if record is None:
             return None
         return StoredObject(record.size, record.etag, record.content_type, record.metadata, as_checksum(record.crc64))
@@ -347,7 +319,7 @@ class FilesystemObjectStore:
     async def delete(self, address: Address) -> None:
         """Delete the object under the key. Durable on return. Idempotent."""
         with map_os_errors("the object can't be deleted"):
-            await self._call(self._delete, self._own(address).key)
+            await self._opened().run(self._delete, self._own(address).key)
 
     def _delete(self, key: str) -> None:
         with self._objects.lock(key):
@@ -356,7 +328,7 @@ class FilesystemObjectStore:
     async def put_marker(self, address: Address, headers: ObjectHeaders) -> None:
         """Store an empty object under the key, replacing what is there."""
         with map_os_errors("the marker can't be stored"):
-            await self._call(self._put_marker, self._own(address).key, headers)
+            await self._opened().run(self._put_marker, self._own(address).key, headers)
 
     def _put_marker(self, key: str, headers: ObjectHeaders) -> None:
         staged = self._objects.stage()
@@ -376,7 +348,7 @@ class FilesystemObjectStore:
             NoSuchObjectError: There is none.
         """
         with map_os_errors("the object can't be read"):
-            return await self._call(self._find, key)
+            return await self._opened().run(self._find, key)
 
     def _find(self, key: str) -> StoredFile:
         record = self._objects.read(key)
@@ -425,21 +397,17 @@ class FilesystemObjectStore:
             record = await self._open_receiver().receive(writer, read)
         return StoredObject(record.size, record.etag, record.content_type, record.metadata, as_checksum(record.crc64))
 
-    # --- threads --------------------------------------------------------------------------------------------------
+    # --- while it is open -----------------------------------------------------------------------------------------
 
-    def _opened_pool(self) -> ThreadPoolExecutor:
-        if self._pool is None:
+    def _opened(self) -> DiskThreads:
+        if self._threads is None:
             raise StoreUnavailableError("the store is not open")
-        return self._pool
+        return self._threads
 
     def _open_receiver(self) -> BodyReceiver:
         if self._receiver is None:
             raise StoreUnavailableError("the store is not open")
         return self._receiver
-
-    async def _call(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        pool = self._opened_pool()
-        return await asyncio.get_running_loop().run_in_executor(pool, lambda: work(*args, **kwargs))
 
 
 def from_url(url: str, context: AdapterContext) -> FilesystemObjectStore:
