@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import AsyncGenerator
 from datetime import datetime
-from types import MappingProxyType
 from typing import NamedTuple
 
 from uploadcore.config import UploadConfig
-from uploadcore.ports import Clock, Database, ObjectHeaders, ObjectStore, OpenMultipart
+from uploadcore.installation import Installation
+from uploadcore.ports import Clock, Database, ObjectStore, OpenMultipart
 from uploadcore.states import UploadState
 from uploadcore.upload import Address, Upload
 
 __all__ = ["Orphan", "Orphans"]
 
-log = logging.getLogger(__name__)
-
-INSTALLATION_MARKER = "uploadcore-installation"
-"""Metadata key of the object that says whose prefix this is."""
 LOOKUP = 1_000
 """Storage keys looked up at a time, as many as one page of ListMultipartUploads shows (S3 API, MaxUploads)."""
 LISTED_AT_ONCE = 10_000
@@ -43,10 +38,13 @@ class Orphans:
     An object is never one: who restores an older database has objects that no row knows, and they are files.
     """
 
-    def __init__(self, *, store: ObjectStore, database: Database, clock: Clock, config: UploadConfig) -> None:
-        """Work on these ports."""
+    def __init__(
+        self, *, store: ObjectStore, database: Database, installation: Installation, clock: Clock, config: UploadConfig
+    ) -> None:
+        """Work on these ports, under that installation's prefix."""
         self._store = store
         self._database = database
+        self._installation = installation
         self._clock = clock
         self._config = config
         self._next_look = 0.0
@@ -56,7 +54,7 @@ class Orphans:
         """Those that are to be aborted now: none where it is not yet time to look. And whether there is more to list.
 
         Raises:
-            StoreUnavailableError: It does not answer. It is looked again from the beginning, in its time.
+            StoreUnavailableError: It does not answer, or the prefix is another's. It is looked again from the beginning, in its time.
             DatabaseUnavailableError: Likewise.
         """
         if self._listing is None:
@@ -65,9 +63,7 @@ class Orphans:
             # Instances that were started together do not list together.
             pause = self._config.orphan_interval.total_seconds() * random.uniform(0.75, 1.25)  # noqa: S311 - no secret
             self._next_look = self._clock.monotonic() + pause
-            self._listing = await self._listed(marks=True)
-            if self._listing is None:
-                return [], False
+            self._listing = self._under(await self._installation.prefix())
         listing, self._listing = self._listing, None
         found, has_more = await self._among(listing, LISTED_AT_ONCE)
         if has_more:
@@ -78,25 +74,16 @@ class Orphans:
         """Every one there is now, for an account of them: changes nothing.
 
         Raises:
-            StoreUnavailableError: The store does not answer.
+            StoreUnavailableError: The store does not answer, or the prefix is another's.
             DatabaseUnavailableError: The database does not answer.
         """
-        listing = await self._listed(marks=False)
-        return [] if listing is None else (await self._among(listing, None))[0]
+        found, _ = await self._among(self._under(await self._installation.prefix(marks=False)), None)
+        return found
 
     async def close(self) -> None:
         """End a listing that was to go on."""
         if self._listing is not None:
             await self._listing.aclose()
-
-    async def _listed(self, *, marks: bool) -> AsyncGenerator[OpenMultipart | None, None] | None:
-        """The multipart uploads that may be ours; `None` where the prefix is another's."""
-        installation = await self._database.installation_id()
-        prefix = f"{self._config.key_prefix}/{installation}/"
-        if not await self._is_ours(prefix, installation, marks=marks):
-            log.error("sweep: the marker under this installation's prefix is another's: orphans are left alone")
-            return None
-        return self._under(prefix)
 
     async def _under(self, prefix: str) -> AsyncGenerator[OpenMultipart | None, None]:
         """Those under our prefix; and nothing for each that is another's, where the store lists all of the bucket's: that takes time too."""
@@ -131,16 +118,6 @@ class Orphans:
             for multipart in page
             if _is_orphan(multipart, known.get(multipart.key))
         ]
-
-    async def _is_ours(self, prefix: str, installation: str, *, marks: bool) -> bool:
-        """Whether the marker object under our prefix names this installation; the first look writes it."""
-        marker = Address(self._store.bucket, f"{prefix}.installation")
-        found = await self._store.head(marker)
-        if found is None and marks:
-            headers = ObjectHeaders("application/octet-stream", MappingProxyType({INSTALLATION_MARKER: installation}))
-            await self._store.put_marker(marker, headers)
-            found = await self._store.head(marker)
-        return found is None or found.metadata.get(INSTALLATION_MARKER) == installation
 
 
 def _is_orphan(multipart: OpenMultipart, upload: Upload | None) -> bool:

@@ -27,6 +27,7 @@ from uploadcore.errors import (
 )
 from uploadcore.file import File, FileStatus
 from uploadcore.freed import Freed
+from uploadcore.installation import Installation
 from uploadcore.orphans import Orphan, Orphans
 from uploadcore.ports import Clock, Database, ObjectStore
 from uploadcore.records import existing_file
@@ -61,7 +62,10 @@ class Sweeper:
         self._steps = steps
         self._clock = clock
         self._config = config
-        self._orphans = Orphans(store=store, database=database, clock=clock, config=config)
+        self._installation = Installation(store=store, database=database, clock=clock, config=config)
+        self._orphans = Orphans(
+            store=store, database=database, installation=self._installation, clock=clock, config=config
+        )
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._underway: dict[str, asyncio.Task[None]] = {}
         self._account = _Account()
@@ -77,7 +81,9 @@ class Sweeper:
 
         Raises:
             DatabaseUnavailableError: It can't be asked what is due.
+            StoreUnavailableError: It can't be asked whose the prefix is, or says that it is another's: nothing was touched.
         """
+        await self._installation.prefix(marks=not dry_run)
         if dry_run:
             return await self._counted()
         async with self._database.reader() as tx:

@@ -171,6 +171,7 @@ async def test_a_pass_in_which_everything_fails_is_not_repeated_at_once() -> Non
     for _ in range(4):
         await rig.begin()
     rig.after(days=1)
+    rig.store.faults.pass_by("head", 2)  # the marker's
     rig.store.faults.fail("head", StoreUnavailableError("away"), times=100)
 
     report = await rig.core.sweep()
@@ -233,6 +234,7 @@ async def test_a_recheck_the_store_does_not_answer_does_not_stand_at_the_head_of
     upload = await rig.begin()
     await rig.abort(upload.id)
     rig.after(hours=2)
+    rig.store.faults.pass_by("head", 2)  # the marker's
     rig.store.faults.fail("head", StoreUnavailableError("away"))
 
     report = await rig.core.sweep()
@@ -320,14 +322,15 @@ async def test_what_can_not_be_counted_is_removed_all_the_same(rig: Rig) -> None
     assert (report.expired, report.multiparts, rig.store.multiparts) == (1, 0, {})
 
 
-@pytest.mark.parametrize("call", ["installation_id", "transaction"])
+@pytest.mark.parametrize("call", ["store.list_multiparts", "database.transaction"])
 async def test_a_defect_met_with_orphans_or_old_records_is_logged_and_counted(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, call: str
 ) -> None:
-    def defect(**asked: object) -> None:
+    def defect(*_: object, **asked: object) -> None:
         raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr(rig.database, call, defect)
+    port, _, name = call.partition(".")
+    monkeypatch.setattr(getattr(rig, port), name, defect)
 
     assert (await rig.core.sweep()).failed == 1
     assert "ZeroDivisionError" in caplog.text
@@ -521,21 +524,57 @@ async def test_the_first_sweep_marks_the_prefix_as_this_installations(rig: Rig) 
     assert list(rig.store.objects) == ["uploads/here/.installation"]
 
 
-async def test_where_the_marker_is_anothers_orphans_are_left_alone(rig: Rig) -> None:
+@pytest.mark.parametrize("dry_run", [False, True])
+async def test_where_the_marker_is_anothers_nothing_is_touched_and_that_is_said(rig: Rig, dry_run: bool) -> None:
     marker = Address(rig.store.bucket, "uploads/here/.installation")
     await rig.store.put_marker(marker, ObjectHeaders("x/y", {"uploadcore-installation": "elsewhere"}))
     await stray(rig)
+    await rig.begin()
     rig.after(days=2)
+    before = (dict(rig.store.objects), dict(rig.store.multiparts), rig.only())
 
-    assert (await rig.core.sweep()).orphans == 0
-    assert len(rig.store.multiparts) == 1
+    for _ in range(2):
+        with pytest.raises(
+            StoreUnavailableError, match="'elsewhere', and this database is of 'here': nothing is swept"
+        ):
+            await rig.core.sweep(dry_run=dry_run)
+
+    assert (rig.store.objects, rig.store.multiparts, rig.only()) == before
+
+
+async def test_the_marker_is_looked_at_as_often_as_orphans_are_looked_for(rig: Rig) -> None:
+    await rig.core.sweep()
+    looks = rig.store.calls["head"]
+    rig.after(minutes=59)
+    await rig.core.sweep()
+    assert rig.store.calls["head"] == looks
+
+    rig.after(minutes=1)
+    marker = Address(rig.store.bucket, "uploads/here/.installation")
+    await rig.store.put_marker(marker, ObjectHeaders("x/y", {"uploadcore-installation": "elsewhere"}))
+
+    with pytest.raises(StoreUnavailableError, match="elsewhere"):
+        await rig.core.sweep()
+
+
+async def test_without_a_look_at_the_marker_nothing_is_swept(rig: Rig) -> None:
+    upload = await rig.begin()
+    rig.after(days=1)
+    rig.store.faults.fail("head", StoreUnavailableError("away"))
+
+    with pytest.raises(StoreUnavailableError, match="away"):
+        await rig.core.sweep()
+
+    assert rig.only().state is UploadState.UPLOADING
+    assert (await rig.core.sweep()).expired == 1
+    assert rig.upload(upload.id).state is UploadState.EXPIRED
 
 
 async def test_a_store_that_does_not_answer_fails_the_search_for_orphans_alone(rig: Rig) -> None:
     await rig.begin()
     rig.after(days=1)
-    rig.store.faults.pass_by("head", 3)
-    rig.store.faults.fail("head", StoreUnavailableError("away"))
+    rig.store.faults.pass_by("list_multiparts", 2)  # what the expired one had
+    rig.store.faults.fail("list_multiparts", StoreUnavailableError("away"))
 
     report = await rig.core.sweep()
 

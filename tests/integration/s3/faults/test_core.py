@@ -150,6 +150,7 @@ async def test_a_store_without_concurrent_completion_is_not_asked_again_for_ten_
 
 async def test_a_look_that_is_denied_is_no_absence(rig: Rig, far: ScriptedS3) -> None:
     """Without permission to list, a missing object is 403: nothing is reopened, nothing is failed."""
+    await rig.core.sweep()
     upload = await rig.sent()
     far.script("complete", then(refuses(404, "NoSuchUpload")))
     far.always("head", says(Answer(403)))
