@@ -170,7 +170,7 @@ async def serving(root: Path, *, idle_timeout: float = 30.0) -> AsyncIterator[Se
         await store.open()
         async with (
             listening(data_app(store, idle_timeout=idle_timeout), listener),
-            httpx.AsyncClient(timeout=30, trust_env=False) as client,
+            httpx.AsyncClient(timeout=30, trust_env=False, verify=False) as client,
         ):
             served = Served(store, client, clock, root, port)
             yield served

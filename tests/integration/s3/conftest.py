@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
 
+import botocore.loaders
 import httpx
 import pytest
+from botocore.loaders import create_loader
 
 from tests.servers.s3 import S3Server
 from tests.servers.swift import SwiftServer
@@ -29,9 +31,18 @@ class RealHttp:
         return HttpAnswer(answer.status_code, {k.lower(): v for k, v in answer.headers.items()}, answer.content)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_loader() -> Iterator[None]:
+    """botocore parses its models for each session, which takes longer than most of these tests: here once."""
+    loader = create_loader()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(botocore.loaders, "create_loader", lambda _search_path=None: loader)
+        yield
+
+
 @pytest.fixture
 async def http() -> AsyncIterator[RealHttp]:
-    async with httpx.AsyncClient(timeout=30, trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=30, trust_env=False, verify=False) as client:
         yield RealHttp(client)
 
 
