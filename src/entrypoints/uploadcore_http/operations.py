@@ -112,9 +112,10 @@ class Health:
         cache = self._core.cache
         if cache is None:
             return "none"
-        # A cache never raises. One that does not have what it was just given does not work.
-        await cache.set_if_newer(_PROBE, b"1", time.time_ns() // 1_000, ttl=timedelta(seconds=10))
-        return "ok" if await cache.get(_PROBE) is not None else "unavailable"
+        # A cache never raises. One that did not answer may still have a copy of its own in this process; one that did, and does not have what
+        # it was just given, does not work either.
+        stored = await cache.set_if_newer(_PROBE, b"1", time.time_ns() // 1_000, ttl=timedelta(seconds=10))
+        return "ok" if stored is not None and await cache.get(_PROBE) is not None else "unavailable"
 
 
 async def _probed(probe: Awaitable[str]) -> str:

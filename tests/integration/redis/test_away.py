@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
+import httpx
 import pytest
 
-from tests.integration.redis.conftest import HOUR, SHORT, CacheFactory, Server, until_answered
+from tests.integration.http.service import BASE, PEER
+from tests.integration.redis.conftest import HOUR, LONG, SHORT, CacheFactory, Server, until_answered
 from tests.servers.redis import RedisServer
 from uploadcore import UploadCore
 from uploadcore.errors import UploadNotFoundError
+from uploadcore_http import LoopbackDeveloper, create_asgi
 from uploadcore_memory import ManualClock, MemoryDatabase, MemoryObjectStore
 from uploadcore_redis import RedisCache
 
@@ -209,6 +213,27 @@ async def test_a_full_server_that_refuses_writes_says_so_and_stores_nothing(
     [warning] = warnings_logged()
     assert "OutOfMemoryError" in warning
     assert "secret content" not in warning
+
+
+async def test_whoever_asks_after_the_service_hears_that_its_cache_is_away(
+    own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uploadcore_http.operations.PROBE_INTERVAL", 0.0)
+    cache = RedisCache(own_redis.url, timeout=LONG)
+    async with UploadCore(store=MemoryObjectStore(), database=MemoryDatabase(), cache=cache) as core:
+        app: Any = create_asgi(core, authenticate=LoopbackDeveloper())
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app, client=PEER), base_url=BASE) as api:
+
+            async def said() -> tuple[int, str]:
+                answer = await api.get("/health/ready")
+                return answer.status_code, answer.json()["checks"]["cache"]
+
+            assert await said() == (200, "ok")
+            own_redis.kill()
+            assert await said() == (200, "unavailable")
+            own_redis.restart()
+            await until_answered(cache)
+            assert await said() == (200, "ok")
 
 
 async def test_signing_goes_on_from_the_database(own_redis: RedisServer) -> None:
