@@ -55,7 +55,9 @@ class Bench:
 
     far: ScriptedS3
     store: ObjectStore
-    client: httpx.AsyncClient = field(default_factory=lambda: httpx.AsyncClient(verify=False))  # no TLS here: certificates take long to load
+    client: httpx.AsyncClient = field(
+        default_factory=lambda: httpx.AsyncClient(verify=False)
+    )  # no TLS here: certificates take long to load
 
     async def begin(self, key: str = "up/a") -> Address:
         address = Address(BUCKET, key)
