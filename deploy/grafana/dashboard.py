@@ -50,6 +50,8 @@ HTTP = "uploadcore_http_request_duration_seconds"
 STORE = "uploadcore_store_call_duration_seconds"
 DATABASE = "uploadcore_database_transaction_duration_seconds"
 API = 'route=~"/v1/.*"'
+ASKED_OF_API = 'route=~"/v1/.*|refused"'
+"""With what was refused before it was routed, which is fast, and so is no part of what routes take."""
 
 ROWS = [
     Row(
@@ -65,7 +67,9 @@ ROWS = [
                 "Share of 5xx",
                 {
                     "all": 'sum(rate(uploadcore_http_requests_total{status=~"5.."}[$__rate_interval]))'
-                    " / sum(rate(uploadcore_http_requests_total{}[$__rate_interval]))"
+                    " / sum(rate(uploadcore_http_requests_total{}[$__rate_interval]))",
+                    "API": f'sum(rate(uploadcore_http_requests_total{{{ASKED_OF_API},status=~"5.."}}[$__rate_interval]))'
+                    f' / sum(rate(uploadcore_http_requests_total{{{ASKED_OF_API},status!~"401|429"}}[$__rate_interval]))',
                 },
                 "percentunit",
             ),
@@ -83,6 +87,13 @@ ROWS = [
                 "Problems",
                 {"{{code}}": "sum by (code) (rate(uploadcore_http_problems_total{}[$__rate_interval]))"},
                 note="`internal` is a defect: the log has it under its request_id.",
+            ),
+            Panel(
+                "Refused before routing",
+                {
+                    "{{status}}": 'sum by (status) (rate(uploadcore_http_requests_total{route="refused"}[$__rate_interval]))'
+                },
+                note="503: too many requests, or the issuer's keys can't be fetched; 429: one caller's limit; 401: nobody who is known.",
             ),
             Panel(
                 "In flight",

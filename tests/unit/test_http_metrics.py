@@ -6,14 +6,20 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from uploadcore import UploadCore
-from uploadcore.errors import DatabaseUnavailableError
+from uploadcore.errors import DatabaseUnavailableError, ForbiddenError, OverloadedError
 from uploadcore.ports import Backlog
 from uploadcore_app import BUCKETS, Measurements
+from uploadcore_http.auth import Principal
+from uploadcore_http.edge import Edge
+from uploadcore_http.lifecycle import Lifecycle
 from uploadcore_http.metrics import Metrics
+from uploadcore_http.rate_limit import RateLimit
+from uploadcore_http.responses import BytesResponse
 from uploadcore_memory import MemoryDatabase, MemoryObjectStore
 
 
@@ -43,6 +49,60 @@ def test_requests_are_counted_by_method_route_and_status() -> None:
 
     assert found[frozenset({"uploadcore_http_requests_total", "GET", "/v1/uploads", "200"})] == 2
     assert found[frozenset({"uploadcore_http_requests_total", "GET", "/v1/uploads", "404"})] == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "caller", "route", "status"),
+    [
+        ("/v1/uploads", OverloadedError("the issuer's keys can't be fetched just now"), "refused", "503"),
+        ("/v1/uploads", RuntimeError("a defect of the host's"), "refused", "500"),
+        ("/v1/uploads", ForbiddenError("not from there"), "refused", "403"),
+        ("/v1/uploads", None, "refused", "401"),
+        ("/v1/what/nobody/has", None, "refused", "401"),
+        ("/v1/uploads", Principal("u"), "unmatched", "204"),  # by an application that says nothing of routes
+        ("/elsewhere", None, "unmatched", "204"),
+        ("/else//where", None, "unmatched", "404"),
+    ],
+)
+async def test_what_is_refused_before_it_is_routed_is_counted_as_asked_of_the_api(
+    path: str, caller: Principal | Exception | None, route: str, status: str
+) -> None:
+    async def authenticate(scope: Any) -> Principal | None:
+        if isinstance(caller, Exception):
+            raise caller
+        return caller
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await BytesResponse(b"", 204)(scope, receive, send)
+
+    metrics = Metrics()
+    edge = Edge(app, authenticate=authenticate, lifecycle=Lifecycle(is_started=True), metrics=metrics)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(edge), base_url="http://127.0.0.1") as api:
+        await api.get(path)
+
+    assert samples(metrics)[frozenset({"uploadcore_http_requests_total", "GET", route, status})] == 1
+
+
+async def test_who_asks_too_often_is_refused_before_it_is_routed() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await BytesResponse(b"", 204)(scope, receive, send)
+
+    async def authenticate(scope: Any) -> Principal:
+        return Principal("u")
+
+    metrics = Metrics()
+    edge = Edge(
+        app,
+        authenticate=authenticate,
+        lifecycle=Lifecycle(is_started=True),
+        metrics=metrics,
+        rate_limit=RateLimit("1/minute"),
+    )
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(edge), base_url="http://127.0.0.1") as api:
+        for _ in range(2):
+            await api.get("/v1/uploads")
+
+    assert samples(metrics)[frozenset({"uploadcore_http_requests_total", "GET", "refused", "429"})] == 1
 
 
 def test_durations_are_in_cumulative_buckets_whose_bounds_are_inclusive() -> None:

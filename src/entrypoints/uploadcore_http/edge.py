@@ -36,6 +36,8 @@ DATA = "/data"
 """Where the filesystem store's signed URLs lead."""
 UNMATCHED = "unmatched"
 """What logs and metrics call the route of a request that matched none: a path would be unbounded, and may hold a secret."""
+REFUSED = "refused"
+"""What they call it of a request to `/v1` that was refused before anybody looked: that is the API's answer, and alerts have to see it."""
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _ID_KEY = "uploadcore_request_id"
@@ -177,6 +179,8 @@ class Edge:
         try:
             await self._admit(scope, calls_store=calls_store)
         except Exception as error:  # noqa: BLE001 - authenticators are the host's: whatever they raise, the client gets a problem
+            if scope["path"].startswith("/v1/"):
+                scope["path_template"] = REFUSED
             await problem_for(error, request_id_of(scope))(scope, receive, send)
         else:
             await self._app(scope, receive, send)

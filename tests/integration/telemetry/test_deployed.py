@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import importlib.util
 import json
 import re
@@ -19,6 +20,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 from dependency_injector import providers
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from tests.integration.http.service import BASE, PEER
 from uploadcore.errors import UploadCoreError
@@ -27,6 +29,7 @@ from uploadcore.views import SweepReport
 from uploadcore_app import Container, load_settings
 from uploadcore_http import create_app
 from uploadcore_http.application import ROUTES, Running
+from uploadcore_http.edge import REFUSED
 from uploadcore_http.problems import STATUS
 from uploadcore_memory import MemoryEventPublisher
 
@@ -62,8 +65,8 @@ VALUES = {
     "state": {str(state) for state in UploadState},
     "what": {field.name for field in fields(SweepReport)},
     "result": {"hit", "absent", "miss", "stored", "overtaken", "dropped", "unavailable"},
-    "status": {"5.."},
-    "route": {path.replace(":str", "") for handler in ROUTES for path in handler.paths} | {"/v1/.*"},
+    "status": {"5..", "401", "429"},
+    "route": {path.replace(":str", "") for handler in ROUTES for path in handler.paths} | {"/v1/.*", REFUSED},
     "job": {"$job"},
     "instance": {"$instance"},
 }
@@ -116,6 +119,22 @@ def expressions() -> Iterator[tuple[str, str]]:
             yield f"panel {panel['title']}", target["expr"]
 
 
+def selected(text: str, name: str, matchers: str) -> list[Sample]:
+    """What a selector finds in what was scraped."""
+    asked = MATCHER.findall(matchers)
+    return [
+        sample
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == name
+        and all(
+            (re.fullmatch(value if "~" in how else re.escape(value), sample.labels.get(label, "")) is None)
+            == how.startswith("!")
+            for label, how, value in asked
+        )
+    ]
+
+
 EXPRESSIONS = [pytest.param(expression, id=where) for where, expression in expressions()]
 
 
@@ -133,6 +152,26 @@ def test_an_expression_asks_for_what_is_exposed(expression: str, exposed: dict[s
         assert not MATCHER.sub("", matchers).strip(", "), f"not understood: {matchers}"
     for labels in BY.findall(expression):
         assert {label.strip() for label in labels.split(",")} <= known | SCRAPED | RECORDED
+
+
+async def test_requests_nobody_can_tell_the_sender_of_are_among_those_the_alert_on_errors_counts() -> None:
+    issuer = {
+        "auth_jwks_url": "http://127.0.0.1:9/keys",
+        "auth_jwt_issuer": "i",
+        "auth_jwt_audience": "a",
+    }  # none there
+    app = create_app(load_settings(storage="memory://", database="memory://", background=False, **issuer))
+    transport = httpx.ASGITransport(app, client=PEER)  # type: ignore[arg-type]
+    unverified = base64.urlsafe_b64encode(b'{"alg":"ES256","kid":"a"}').decode().rstrip("=") + ".e30.e30"
+    async with Running.of(app).opened(), httpx.AsyncClient(transport=transport, base_url=BASE) as api:
+        asked = await api.get("/v1/uploads", headers={"authorization": f"Bearer {unverified}"})
+        text = (await api.get("/metrics")).text
+    assert asked.status_code == 503
+
+    failed, all_asked = SELECTOR.findall(next(rule["expr"] for rule in rules() if rule["alert"] == "UploadcoreErrors"))
+
+    assert sum(sample.value for sample in selected(text, *failed)) == 1
+    assert sum(sample.value for sample in selected(text, *all_asked)) == 1
 
 
 def test_the_table_of_metrics_is_that_of_the_service(exposed: dict[str, set[str]]) -> None:
