@@ -159,7 +159,7 @@ def test_a_misspelled_variable_is_noticed_and_others_are_left_alone() -> None:
         {"UPLOADCORE_STORGE": "", "UPLOADCORE_URL": "", "UPLOADCORE_TOKEN": "", "UPLOADCORE_PORT": "", "PATH": ""}
     )
 
-    assert found == {"UPLOADCORE_STORGE": "UPLOADCORE_STORAGE"}
+    assert found == ["UPLOADCORE_STORGE is no setting and does nothing; UPLOADCORE_STORAGE is one"]
 
 
 def test_the_documentation_names_every_setting() -> None:

@@ -276,20 +276,20 @@ def _complaints(error: ValidationError) -> Iterable[str]:
         yield f"{PREFIX}{place}: {message}" if place else message
 
 
-def misspelled(environ: Mapping[str, str]) -> dict[str, str]:
-    """Variables that are no setting but look like one, and the setting each is like. They are ignored otherwise.
+def misspelled(environ: Mapping[str, str]) -> list[str]:
+    """A line for each variable that is no setting but looks like one. They are ignored otherwise.
 
     >>> misspelled({"UPLOADCORE_STORGE": "…", "UPLOADCORE_STATE_DIR": "…", "HOME": "/"})
-    {'UPLOADCORE_STORGE': 'UPLOADCORE_STORAGE'}
+    ['UPLOADCORE_STORGE is no setting and does nothing; UPLOADCORE_STORAGE is one']
     """
     known = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
-    found = {}
+    lines = []
     for name in environ:
         if name.upper().startswith(PREFIX) and name.upper() not in known and name not in CLIENT_VARIABLES:
             close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.85)
             if close:
-                found[name] = close[0]
-    return found
+                lines.append(f"{name} is no setting and does nothing; {close[0]} is one")
+    return lines
 
 
 def is_loopback(host: str) -> bool:

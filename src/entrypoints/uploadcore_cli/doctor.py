@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Sequence
 
@@ -14,9 +15,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from uploadcore.diagnosis import Finding, Verdict
-from uploadcore_app import Settings, examine
+from uploadcore_app import Settings, examine, misspelled
 from uploadcore_cli.failures import ExitStatus
-from uploadcore_cli.service import settings_from
+from uploadcore_cli.settings import settings_from
 
 __all__ = ["doctor"]
 
@@ -32,13 +33,19 @@ def doctor(*, apply: bool, as_json: bool) -> None:
     Configured as the service is, by UPLOADCORE_... variables. Works under keys of its own and leaves nothing behind.
     Exit status: 0 if nothing failed, 1 if something did.
     """
-    findings = asyncio.run(_examined(settings_from({}), apply=apply))
+    findings = [*_names(), *asyncio.run(_examined(settings_from({}, warn=False), apply=apply))]
     failed = sum(finding.verdict is Verdict.FAILED for finding in findings)
     if as_json:
         click.echo(json.dumps({"ok": not failed, "findings": [dataclasses.asdict(finding) for finding in findings]}))
     else:
         _show(findings)
     sys.exit(ExitStatus.FAILED if failed else ExitStatus.OK)
+
+
+def _names() -> list[Finding]:
+    """One for each variable that is ignored."""
+    fix = "rename the variable, or unset it"
+    return [Finding("settings.names", Verdict.WARNING, line, fix) for line in misspelled(os.environ)]
 
 
 async def _examined(settings: Settings, *, apply: bool) -> list[Finding]:

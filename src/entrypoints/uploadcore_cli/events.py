@@ -20,7 +20,7 @@ from uploadcore.ports import Backlog, Database, DeadLetter
 from uploadcore_app import ConfigurationError, Container, Settings
 from uploadcore_cli.display import duration, plain
 from uploadcore_cli.failures import CommandError, ExitStatus
-from uploadcore_cli.service import settings_from
+from uploadcore_cli.settings import settings_from
 
 __all__ = ["events"]
 

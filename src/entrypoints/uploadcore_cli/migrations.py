@@ -8,9 +8,10 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import click
 
 from uploadcore.ports import AdapterContext
-from uploadcore_app import ConfigurationError, load_settings
+from uploadcore_app import ConfigurationError
 from uploadcore_app.plugins import DATABASES, load_adapter
 from uploadcore_cli.failures import CommandError, ExitStatus
+from uploadcore_cli.settings import settings_from
 
 __all__ = ["migrate"]
 
@@ -69,7 +70,7 @@ def migrate(*, database: str | None, is_check: bool) -> None:
 
 
 def _database(url: str | None) -> Any:
-    settings = load_settings(**({} if url is None else {"database": url}))
+    settings = settings_from({"database": url})
     context = AdapterContext(data_dir=settings.data_dir.absolute(), public_url=settings.base_url)
     return load_adapter(DATABASES, settings.database_url, context, "UPLOADCORE_DATABASE")
 

@@ -14,12 +14,13 @@ import click
 import jwt
 
 from uploadcore.views import SweepReport
-from uploadcore_app import ConfigurationError, Settings, load_settings, open_app
+from uploadcore_app import ConfigurationError, Settings, open_app
 from uploadcore_cli.display import duration, size
 from uploadcore_cli.failures import CommandError, ExitStatus
+from uploadcore_cli.settings import settings_from
 from uploadcore_http.server import serve as serve_until_signalled
 
-__all__ = ["DATA_DIR", "SWEPT", "serve", "settings_from", "sweep", "token"]
+__all__ = ["DATA_DIR", "SWEPT", "serve", "sweep", "token"]
 
 DATA_DIR = click.option(
     "--data-dir",
@@ -45,7 +46,7 @@ def serve(**given: Any) -> None:
     Everything else is set by UPLOADCORE_... variables; see the documentation of the configuration.
     """
     try:
-        sys.exit(serve_until_signalled(settings_from(given)))
+        sys.exit(serve_until_signalled(settings_from(given, warn=False)))
     except ConfigurationError as exc:
         raise CommandError(str(exc), ExitStatus.USAGE) from exc
 
@@ -135,14 +136,6 @@ SWEPT = (
     "failed",
 )
 """What is said of a sweep, in this order, where there is any."""
-
-
-def settings_from(given: dict[str, Any]) -> Settings:
-    """The settings: options given go before the variables. What is wrong with them is one line."""
-    try:
-        return load_settings(**{name: value for name, value in given.items() if value is not None})
-    except ConfigurationError as exc:
-        raise CommandError(str(exc), ExitStatus.USAGE) from exc
 
 
 def _seconds(text: str) -> int:

@@ -17,7 +17,8 @@ from uploadcore.relay import RelayReport
 from uploadcore.views import SweepReport
 from uploadcore_app import ConfigurationError, Settings, misspelled, open_app
 from uploadcore_cli.failures import CommandError, ExitStatus
-from uploadcore_cli.service import DATA_DIR, SWEPT, settings_from
+from uploadcore_cli.service import DATA_DIR, SWEPT
+from uploadcore_cli.settings import settings_from
 from uploadcore_http.background import in_background
 from uploadcore_http.logs import configure_logging
 from uploadcore_http.scraping import metrics_served
@@ -38,10 +39,10 @@ def worker(*, once: bool, **given: Any) -> None:
     Any number of workers and services may do so at once. Not beside a service on the embedded folder, which does it by itself: that folder
     is one process's at a time.
     """
-    settings = settings_from(given)
+    settings = settings_from(given, warn=False)
     configure_logging(settings.log_format, settings.log_level)
-    for name, meant in misspelled(os.environ).items():
-        log.warning("%s is no setting and does nothing; %s is one", name, meant)
+    for line in misspelled(os.environ):
+        log.warning(line)
     try:
         sys.exit(uvloop.run(_worked(settings, once=once)))
     except ConfigurationError as exc:

@@ -63,8 +63,8 @@ def serve(settings: Settings, *, announce: TextIO | None = None) -> int:
     """
     configure_logging(settings.log_format, settings.log_level)
     settings.check_exposure()
-    for name, meant in misspelled(os.environ).items():
-        log.warning("%s is no setting and does nothing; %s is one", name, meant)
+    for line in misspelled(os.environ):
+        log.warning(line)
     listener = _listen(settings)
     with listener:
         bound = settings.model_copy(update={"port": listener.getsockname()[1]})
