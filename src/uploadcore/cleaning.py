@@ -26,10 +26,11 @@ CLEANING_ROUNDS = 3
 
 @dataclass
 class Held:
-    """An upload whose lease is being renewed. `lock` is held while the renewal is under way."""
+    """An upload whose lease is being renewed, until it `is_over`. `lock` is held while the renewal is under way."""
 
     upload: Upload
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    is_over: bool = False
 
 
 class Cleaning(Recording):
@@ -157,16 +158,21 @@ class Cleaning(Recording):
         try:
             yield held
         finally:
-            async with held.lock:
+            # Before anything is awaited: a renewal that waits for the lock renews nothing that was just given up.
+            held.is_over = True
+            try:
+                async with held.lock:  # one that is being saved is not cut off
+                    pass
+            finally:  # also of a caller that is cancelled here: what went on being renewed would never be taken over
                 renewal.cancel()
-            await asyncio.gather(renewal, return_exceptions=True)
+            await asyncio.wait([renewal])
 
     async def _renew(self, held: Held) -> None:
         began_as = held.upload.state
         while True:
             await self.clock.sleep(self.config.lease_renewal.total_seconds())
             async with held.lock:
-                if held.upload.state is not began_as:
+                if held.is_over or held.upload.state is not began_as:
                     return
                 try:
                     held.upload = await self.save(held.upload.lease_renewed(self.lease))

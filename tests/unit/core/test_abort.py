@@ -6,9 +6,10 @@ import asyncio
 from datetime import datetime, timedelta
 from functools import partial
 
+import anyio
 import pytest
 
-from tests.unit.core.rig import BODY, OWNER, PART, Rig, until
+from tests.unit.core.rig import BODY, OWNER, PART, Fault, Rig, until
 from uploadcore import FileStatus, SweepReport, UploadState
 from uploadcore.errors import StoreUnavailableError, UploadBusyError
 from uploadcore.ports import ObjectHeaders
@@ -143,6 +144,81 @@ async def test_an_abort_at_a_slow_store_keeps_its_lease(rig: Rig) -> None:
     held.let_go()
 
     assert (await aborting).state is UploadState.ABORTED
+
+
+async def amid_a_renewal(rig: Rig) -> Fault:
+    """An abort hangs at the store, and the renewal of its lease in the database: this lets the renewal go."""
+    renewing = rig.database.faults.hold("transaction")
+    rig.after(seconds=10)
+    await renewing.reached.wait()
+    return renewing
+
+
+async def assert_another_may_take_over(rig: Rig) -> None:
+    rig.after(seconds=10)
+    await asyncio.sleep(0)
+    assert rig.clock.sleepers == 0  # nothing renews
+    rig.after(seconds=20)
+    assert (await rig.another_core().sweep()).cleaned == 1
+    assert rig.only().state is UploadState.ABORTED
+    assert rig.database.inner.open_quota(OWNER) == (0, 0)
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+async def test_an_abort_cancelled_amid_a_renewal_however_often_renews_no_more(rig: Rig, times: int) -> None:
+    upload = await rig.begin()
+    held = rig.store.faults.hold("abort_multipart")
+    aborting = asyncio.ensure_future(rig.abort(upload.id))
+    await held.reached.wait()
+    renewing = await amid_a_renewal(rig)
+
+    for _ in range(times):
+        aborting.cancel()
+        for _ in range(5):
+            await asyncio.sleep(0)
+    renewing.let_go()
+
+    with pytest.raises(asyncio.CancelledError):
+        await aborting
+    await assert_another_may_take_over(rig)
+
+
+async def test_an_abort_in_a_cancelled_scope_renews_no_more(rig: Rig) -> None:
+    """As in the frameworks that are made of such scopes: every call awaited from then on is cancelled, and cleaning up is no exception."""
+    upload = await rig.begin()
+    held = rig.store.faults.hold("abort_multipart")
+    scope = anyio.CancelScope()
+
+    async def abort() -> None:
+        with scope:
+            await rig.abort(upload.id)
+
+    aborting = asyncio.ensure_future(abort())
+    await held.reached.wait()
+    renewing = await amid_a_renewal(rig)
+
+    scope.cancel()
+    await aborting
+    renewing.let_go()
+
+    await assert_another_may_take_over(rig)
+
+
+async def test_a_lease_given_up_while_a_renewal_waits_is_not_renewed(rig: Rig) -> None:
+    upload = await rig.begin()
+    rig.store.faults.fail("abort_multipart", StoreUnavailableError("away"))
+    rig.database.faults.pass_by("transaction")
+    giving_up = rig.database.faults.hold("transaction")
+    aborting = asyncio.ensure_future(rig.abort(upload.id))
+    await giving_up.reached.wait()
+    rig.after(seconds=10)
+    await until(lambda: rig.clock.sleepers == 0)
+    giving_up.let_go()
+
+    assert (await aborting).state is UploadState.ABORTING
+
+    assert rig.only().lease_owner is None
+    assert (await rig.another_core().sweep()).cleaned == 1
 
 
 async def test_rule_6_of_an_abort_and_an_expiry_the_first_reason_stands(rig: Rig) -> None:
