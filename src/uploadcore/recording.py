@@ -133,8 +133,8 @@ class Recording:
                         )
                     )
                     await tx.quotas.release(upload.owner, size=upload.reserved_bytes)
-        self.tally.moves[saved.state] += 1
-        await self._remember(saved, file, as_of=began)
+            self.tally.moves[saved.state] += 1
+            await self._remember(saved, file, as_of=began)
         return saved
 
     def _recheck_of(self, upload: Upload) -> timedelta | None:
@@ -171,8 +171,8 @@ class Recording:
                 if file.status is FileStatus.UPLOADING and file.upload_id == upload.id:
                     file = await tx.files.save(file.fails())
                 await tx.quotas.release(upload.owner, size=upload.reserved_bytes)
-        self.tally.moves[saved.state] += 1
-        await self._remember(saved, file, as_of=began)
+            self.tally.moves[saved.state] += 1
+            await self._remember(saved, file, as_of=began)
         return saved
 
     @contextmanager
@@ -189,6 +189,7 @@ class Recording:
             raise
 
     async def _remember(self, upload: Upload, file: File, *, as_of: float) -> None:
+        """Write both through at once. Called while they are in doubt: of a caller that goes away now, neither may have begun."""
         await asyncio.gather(
             self.copies.uploads.remember(upload, as_of=as_of), self.copies.files.remember(file, as_of=as_of)
         )

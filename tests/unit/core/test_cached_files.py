@@ -546,6 +546,27 @@ async def test_a_change_whose_caller_goes_away_while_it_is_made_is_in_doubt(cach
     assert await title(cached.core, file_id) == ""
 
 
+async def test_no_copy_stands_from_before_an_abort_whose_caller_goes_away_at_any_moment(cached: Rig) -> None:
+    is_told, moments = False, 0
+    while not is_told:
+        upload = await cached.begin()
+        aborting = asyncio.ensure_future(cached.abort(upload.id))
+        for _ in range(moments):
+            await asyncio.sleep(0)
+        is_told = aborting.done()
+        aborting.cancel()
+        with suppress(asyncio.CancelledError):
+            await aborting
+
+        file = await cached.core.files._copies.get(upload.file_id)
+        of = await cached.core.uploads._cached.get(upload.id)
+        assert file == cached.file(upload.file_id), moments
+        assert of is not None
+        assert of.state is cached.upload(upload.id).state, moments
+        moments += 1
+    assert moments > 10
+
+
 async def test_without_a_cache_nothing_is_in_doubt(rig: Rig) -> None:
     assert await title(rig.core, await change_it(rig)) == "new"
 
