@@ -102,7 +102,7 @@ class Edge:
         self._public_links = None if public_url is None else Links(public_url)
         self._max_in_flight = max_in_flight
         self._at_the_store = 0
-        self._in_flight = 0  # without the bodies of files, which take as long as they take
+        self._in_flight = 0  # of the API: without the bodies of files, which take as long as they take
         self._rate_limit = rate_limit
         self._log_request = log_request
         self._tracing = tracing
@@ -173,7 +173,8 @@ class Edge:
                 span.answered(method, route, answer.status, request_id, problem)
 
     async def _serve(self, scope: Any, receive: Receive, send: Send) -> None:
-        self._in_flight += 1
+        counts = scope["path"].startswith("/v1/")  # no other is ever refused for how many there are
+        self._in_flight += counts
         calls_store = _calls_store(scope)
         self._at_the_store += calls_store
         try:
@@ -185,7 +186,7 @@ class Edge:
         else:
             await self._app(scope, receive, send)
         finally:
-            self._in_flight -= 1
+            self._in_flight -= counts
             self._at_the_store -= calls_store
 
     async def _admit(self, scope: Any, *, calls_store: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,8 +16,12 @@ from uploadcore_http.protocol import MAX_HEAD, MAX_PIPELINED, BoundedHttpProtoco
 ANSWER = b"HTTP/1.1 200 OK"
 
 
+LARGE = 12 * 1024 * 1024
+"""Bytes that no socket holds."""
+
+
 async def echo(scope: Any, receive: Any, send: Any) -> None:
-    """Answers with the size of the body; at `/data/refused` before there is one."""
+    """Answers with the size of the body; at `/data/refused` before there is one, at `/large` with a large one, at `/fields` with the head's."""
     size = 0
     if scope["path"] == "/data/refused":
         await send({"type": "http.response.start", "status": 403, "headers": [(b"content-length", b"0")]})
@@ -30,21 +35,31 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
         if not message.get("more_body"):
             break
     body = str(size).encode()
+    if scope["path"] == "/large":
+        body = bytes(LARGE)
+    if scope["path"] == "/fields":
+        body = b",".join(name for name, _ in scope["headers"])
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
     await send({"type": "http.response.body", "body": body})
 
 
 @asynccontextmanager
-async def listening() -> AsyncIterator[int]:
-    config = uvicorn.Config(echo, port=0, http=BoundedHttpProtocol, lifespan="off", log_config=None, access_log=False)
+async def server_of(app: Any) -> AsyncIterator[tuple[uvicorn.Server, int]]:
+    config = uvicorn.Config(app, port=0, http=BoundedHttpProtocol, lifespan="off", log_config=None, access_log=False)
     server = uvicorn.Server(config)
     config.load()
     server.lifespan = config.lifespan_class(config)
     await server.startup()
     try:
-        yield server.servers[0].sockets[0].getsockname()[1]
+        yield server, server.servers[0].sockets[0].getsockname()[1]
     finally:
         await server.shutdown()
+
+
+@asynccontextmanager
+async def listening(app: Any = echo) -> AsyncIterator[int]:
+    async with server_of(app) as (_, port):
+        yield port
 
 
 async def answer_to(port: int, *pieces: bytes) -> bytes:
@@ -149,6 +164,166 @@ async def test_a_body_that_was_refused_and_drips_on_does_not_hold_the_connection
             await asyncio.wait([closed], timeout=0.01)
         writer.close()
         await asyncio.gather(closed, return_exceptions=True)
+
+
+CHUNKED = b"POST %s HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+async def test_fields_that_follow_a_body_are_not_added_to_the_heads() -> None:
+    """A proxy in front has set or checked those of the head, and of these it knows nothing."""
+    async with listening() as port:
+        answer = await answer_to(
+            port, CHUNKED % b"/fields" + b"1\r\na\r\n0\r\nauthorization: Bearer x\r\nx-user: victim\r\n\r\n"
+        )
+
+    assert answer.endswith(b"\r\n\r\nhost,transfer-encoding")
+
+
+@pytest.mark.parametrize("piece", [b"x-a: " + b"a" * 1_000 + b"\r\n", b"a" * 1_000], ids=["many", "one"])
+@pytest.mark.parametrize("path", [b"/", b"/data/refused"])
+async def test_fields_without_end_that_follow_a_body_are_refused_and_cut(path: bytes, piece: bytes) -> None:
+    async with listening() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        sent = 0
+        writer.write(CHUNKED % path + b"1\r\na\r\n")
+        if path != b"/":
+            await reader.readuntil(b"\r\n\r\n")  # refused, and it goes on all the same
+        writer.write(b"0\r\n")
+        try:
+            while sent < 100 * MAX_HEAD:
+                writer.write(piece)
+                sent += len(piece)
+                await writer.drain()
+                await asyncio.sleep(0)  # the server's turn
+        except ConnectionError:
+            pass
+        writer.close()
+
+        assert sent < 20 * MAX_HEAD
+
+
+async def test_chunks_of_a_byte_are_a_body_like_any_other() -> None:
+    async with listening() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(CHUNKED % b"/")
+        for _ in range(100):
+            writer.write(b"1\r\na\r\n" * 1_000)
+            await writer.drain()
+        writer.write(b"0\r\n\r\n")
+
+        assert (await reader.read(1_000)).endswith(b"100000")
+        writer.close()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_what_is_no_request_does_not_hold_an_idle_connection() -> None:
+    async with listening() as port, asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(ANSWER)
+        await reader.readexactly(1)
+        writer.write(b"\r\n")
+
+        assert await reader.read() == b""
+        writer.close()
+
+
+async def test_after_what_is_no_request_one_has_all_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uploadcore_http.protocol.REQUEST_TIMEOUT", 2.0)
+    async with listening() as port, asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(2):
+            writer.write(b"\r\n")
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(reader.read(1), 1.2)
+            writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\n")
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(reader.read(1), 1.2)
+            writer.write(b"1")
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(ANSWER)
+            await reader.readexactly(1)
+        writer.close()
+
+
+# --- answers that are not taken -----------------------------------------------------------------------------------
+
+
+def slow_reader(port: int) -> socket.socket:
+    """A client that takes nothing unless told to."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.connect(("127.0.0.1", port))
+    client.setblocking(False)
+    return client
+
+
+async def is_cut(client: socket.socket) -> bool:
+    """Whether what comes ends before the answer does."""
+    loop = asyncio.get_running_loop()
+    size = 0
+    try:
+        while some := await loop.sock_recv(client, 1024 * 1024):
+            size += len(some)
+    except ConnectionError:
+        pass
+    return size < LARGE
+
+
+@pytest.mark.parametrize("more", [b"", b"connection: close\r\n"], ids=["kept alive", "closed"])
+async def test_an_answer_that_nobody_takes_is_cut_off(monkeypatch: pytest.MonkeyPatch, more: bytes) -> None:
+    monkeypatch.setattr("uploadcore_http.protocol.ANSWER_TIMEOUT", 0.1)
+    async with server_of(echo) as (server, port), asyncio.timeout(30):
+        with slow_reader(port) as client:
+            client.send(b"GET /large HTTP/1.1\r\nhost: x\r\n" + more + b"\r\n")
+            while not server.server_state.connections:  # noqa: ASYNC110 - a server tells nobody
+                await asyncio.sleep(0.01)
+            while server.server_state.connections:  # noqa: ASYNC110 - a server tells nobody
+                await asyncio.sleep(0.01)
+
+            assert await is_cut(client)
+
+
+async def test_an_answer_that_is_taken_slowly_is_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uploadcore_http.protocol.ANSWER_TIMEOUT", 1.0)
+    loop = asyncio.get_running_loop()
+    async with listening() as port, asyncio.timeout(60):
+        with slow_reader(port) as client:
+            client.send(b"GET /large HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            size = 0
+            while some := await loop.sock_recv(client, 1024 * 1024):
+                size += len(some)
+                await asyncio.sleep(0.001)
+
+    assert size > LARGE
+
+
+async def test_a_request_is_not_begun_before_the_answer_to_the_one_before_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun: list[str] = []
+
+    async def counting(scope: Any, receive: Any, send: Any) -> None:
+        begun.append(scope["path"])
+        await echo(scope, receive, send)
+
+    loop = asyncio.get_running_loop()
+    async with listening(counting) as port, asyncio.timeout(60):
+        with slow_reader(port) as client:
+            client.send(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n" * 3)
+            while not begun:  # noqa: ASYNC110 - a server tells nobody
+                await asyncio.sleep(0.01)
+            client.send(b"GET /late HTTP/1.1\r\nhost: x\r\n\r\n")
+            for _ in range(20):
+                assert (await answer_to(port, b"GET /other HTTP/1.1\r\nhost: x\r\n\r\n")).startswith(ANSWER)
+            assert [path for path in begun if path != "/other"] == ["/large"]
+
+            everything = 0
+            while everything < 3 * LARGE:
+                everything += len(await loop.sock_recv(client, 1024 * 1024))
+            while begun[-1] != "/late":
+                await loop.sock_recv(client, 1024 * 1024)
+
+    assert [path for path in begun if path != "/other"] == ["/large"] * 3 + ["/late"]
 
 
 async def test_as_many_requests_at_once_as_may_wait_are_answered_in_order() -> None:
