@@ -55,7 +55,9 @@ class BoundedThreads:
             raise TransportError("the store was closed", is_retryable=False) from exc
         future.add_done_callback(self._leave)
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), within)
+            # Not `wait_for`: until Python 3.12 it loses a cancellation that comes with the result, and who calls in a loop is not stopped.
+            async with asyncio.timeout(within):
+                return await asyncio.wrap_future(future)
         except TimeoutError as exc:
             raise TransportError("the store did not answer in time", is_retryable=False) from exc
 
