@@ -71,7 +71,6 @@ class PostgresBackend:
 
     async def open(self) -> None:
         """Connect, and see whether the schema is one this code can work on."""
-        self._underway = Underway()
         engine = self._engine()
         try:
             with map_exceptions():
@@ -86,12 +85,14 @@ class PostgresBackend:
         self._reading = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         if self.url.keeps_sessions:
             self._alone = engine.sync_engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._underway = Underway()
+        self._wake.open()
         self._pulse.start()
 
     async def close(self) -> None:
         """Cut what is open, close all connections. Idempotent."""
-        await self._wake.close()
         await self._underway.stop()
+        await self._wake.close()  # only now: what was being committed has told it of events
         if self._writing is not None:
             await self._writing.dispose()
         await self._pulse.stop()

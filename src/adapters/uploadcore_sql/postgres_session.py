@@ -59,7 +59,8 @@ class Underway:
         """Let no statement begin, finish what is ending, cut what is open: the server rolls it back."""
         self.is_closed = True
         while self._ending or self._lent:  # whoever is cut begins to end
-            await asyncio.gather(*self._ending, return_exceptions=True)
+            if self._ending:
+                await asyncio.wait(self._ending)  # who gives up waiting cancels none of them: they are others' commits
             for connection in list(self._lent):
                 self._lent.discard(connection)
                 with map_exceptions():

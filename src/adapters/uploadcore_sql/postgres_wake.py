@@ -50,15 +50,20 @@ class PostgresWake:
         self._notify = notify
         self._listens = listens
         self._wake = asyncio.Event()
+        self._is_open = False
         self._is_waited_for = False
         self._has_news = False
         self._telling: asyncio.Task[None] | None = None
         self._listening: asyncio.Task[None] | None = None
 
+    def open(self) -> None:
+        """From now on there is a server to listen to."""
+        self._is_open = True
+
     def written(self) -> None:
         """This process has committed events."""
         self._wake.set()
-        if not self._is_waited_for:
+        if self._is_open and not self._is_waited_for:
             self._has_news = True
             if self._telling is None:
                 self._telling = asyncio.get_running_loop().create_task(self._tell())
@@ -66,7 +71,7 @@ class PostgresWake:
     async def wait(self, timeout: timedelta) -> None:  # noqa: ASYNC109 - as the port has it
         """Wait until events may have been written since this last returned, or so long."""
         self._is_waited_for = True
-        if self._listens and self._listening is None:
+        if self._is_open and self._listens and self._listening is None:
             self._listening = asyncio.get_running_loop().create_task(self._listen())
         try:
             await woken(self._wake, SystemClock(), timeout)
@@ -75,14 +80,14 @@ class PostgresWake:
             raise
 
     async def close(self) -> None:
-        """Stop listening and telling, until there is something to listen for or tell again. Idempotent."""
-        tasks = (self._telling, self._listening)
+        """Stop listening and telling, until it is opened again. Idempotent."""
+        self._is_open = self._is_waited_for = False
+        tasks = [task for task in (self._telling, self._listening) if task is not None]
         self._telling = self._listening = None
-        self._is_waited_for = False
         for task in tasks:
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
     async def _tell(self) -> None:
         while self._has_news:

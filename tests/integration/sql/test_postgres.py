@@ -18,7 +18,7 @@ from uploadcore.errors import DatabaseUnavailableError, InvalidRequestError, Quo
 from uploadcore.events import EventType
 from uploadcore.ports import IdempotencyRecord, Transaction
 from uploadcore.testing import make_event, make_upload
-from uploadcore.testing.outbox import numbered, relayed
+from uploadcore.testing.outbox import numbered, relayed, written
 from uploadcore.upload import Timer, Transition, Upload
 from uploadcore_sql import SqlDatabase
 from uploadcore_sql.postgres import PostgresBackend
@@ -79,6 +79,13 @@ async def sessions(admin: asyncpg.Connection, state: str) -> int:
         state,
     )
     return found
+
+
+async def until_no_session_is_left(admin: asyncpg.Connection) -> None:
+    """Until the server has seen the last of this database's connections end."""
+    async with asyncio.timeout(10):
+        while await sessions(admin, "%"):  # noqa: ASYNC110 - a server tells nobody
+            await asyncio.sleep(0.01)
 
 
 # --- side by side -------------------------------------------------------------------------------------------------
@@ -428,6 +435,65 @@ async def test_close_cuts_what_is_open_and_leaves_no_connection(
     while await sessions(admin, "%"):  # noqa: ASYNC110 - a server tells nobody
         await asyncio.sleep(0)
     assert await admin.fetchval("SELECT count(*) FROM uploadcore_uploads") == 0
+
+
+@pytest.fixture
+def held_commits(monkeypatch: pytest.MonkeyPatch) -> HeldCommits:
+    held = HeldCommits()
+    commit = AsyncConnection.commit
+
+    async def slowly(connection: AsyncConnection) -> None:
+        held.begun.set()
+        await held.let_go.wait()
+        await commit(connection)
+
+    monkeypatch.setattr(AsyncConnection, "commit", slowly)
+    return held
+
+
+class HeldCommits:
+    """Each commit waits to be let go, as for a synchronous standby."""
+
+    def __init__(self) -> None:
+        self.begun, self.let_go = asyncio.Event(), asyncio.Event()
+
+
+async def test_events_committed_while_it_is_closed_make_no_new_connection(
+    emptied: SqlDatabase, admin: asyncpg.Connection, held_commits: HeldCommits
+) -> None:
+    writing = asyncio.create_task(written(emptied, [make_event("a")]))
+    await held_commits.begun.wait()
+    closing = asyncio.create_task(emptied.close())
+    await asyncio.sleep(0)
+    held_commits.let_go.set()
+    await asyncio.gather(writing, closing)
+
+    await until_no_session_is_left(admin)
+    assert await admin.fetchval("SELECT count(*) FROM uploadcore_events") == 1
+
+
+async def test_once_closed_nobody_listens_or_tells_of_events(emptied: SqlDatabase, admin: asyncpg.Connection) -> None:
+    await emptied.close()
+    backend_of(emptied)._wake.written()
+    await emptied.events_written(timedelta(milliseconds=1))
+    await emptied.events_written(timedelta(milliseconds=100))
+    await until_no_session_is_left(admin)
+
+
+async def test_who_gives_up_closing_undoes_nobody_elses_commit(
+    emptied: SqlDatabase, admin: asyncpg.Connection, held_commits: HeldCommits
+) -> None:
+    writing = asyncio.create_task(add(emptied, "a"))
+    await held_commits.begun.wait()
+    closing = asyncio.create_task(emptied.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.gather(closing, return_exceptions=True)
+    held_commits.let_go.set()
+    await writing
+
+    assert closing.cancelled()
+    assert await admin.fetchval("SELECT count(*) FROM uploadcore_uploads") == 1
 
 
 async def test_a_url_says_which_schema(postgres_url: str) -> None:
