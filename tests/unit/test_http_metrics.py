@@ -174,6 +174,31 @@ async def test_ports_tell_how_long_they_took() -> None:
     assert found[frozenset({"uploadcore_cache_writes_total", "upload", "stored"})] == 1
 
 
+def test_what_is_not_measured_is_not_told_to_be_well() -> None:
+    told = {name for labels in samples(Metrics()) for name in labels}
+
+    assert "uploadcore_store_call_duration_seconds_count" not in told
+    assert "uploadcore_database_transaction_duration_seconds_count" not in told
+    assert "uploadcore_cache_writes_total" not in told
+
+
+@pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [
+        ("application/openmetrics-text;version=1.0.0", "application/openmetrics-text; version=1.0.0"),
+        ("application/openmetrics-text;version=x", "text/plain; version=0.0.4"),
+        ("text/plain;version=x", "text/plain; version=0.0.4"),
+        ("text/html;version=x", "text/plain; version=0.0.4"),
+        ("", "text/plain; version=0.0.4"),
+    ],
+)
+def test_a_version_that_is_none_is_answered_in_plain_text(accept: str, media_type: str) -> None:
+    text, answered = Metrics().exposed(accept)
+
+    assert answered.startswith(media_type)
+    assert b"uploadcore_build_info" in text
+
+
 async def test_what_waits_to_be_delivered_is_asked_for_by_a_scrape(
     core: UploadCore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,8 @@
 """What Prometheus scrapes. Counted in plain dictionaries on the way and made into metrics when asked: a request pays next to nothing.
 
 Every name is in `docs/observability.md`, with its meaning and unit. No label holds what a caller chose.
+
+What alerts ask for is told from the start, as 0: Prometheus sees what a series grows by, and of one that begins at 1 that is nothing.
 """
 
 from __future__ import annotations
@@ -9,8 +11,10 @@ import asyncio
 import platform
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
+from itertools import product
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import (
@@ -26,8 +30,11 @@ from prometheus_client.registry import Collector
 from uploadcore import UploadCore
 from uploadcore.errors import UploadCoreError
 from uploadcore.ports import Backlog
+from uploadcore.states import UploadState
 from uploadcore.tally import Tally
+from uploadcore.views import SweepReport
 from uploadcore_app import BUCKETS, Durations, Measurements
+from uploadcore_http.problems import STATUS
 
 __all__ = ["Metrics"]
 
@@ -35,6 +42,23 @@ BACKLOG_AGE = 5.0
 """Seconds the database's answer on what is pending is kept: several scrapers, or a token in the wrong hands, must not become its work."""
 BACKLOG_TIMEOUT = 2.0
 """Seconds it may take. A scrape without it says all that is known here."""
+_STATES = dict.fromkeys(map(str, UploadState), 0)
+_SWEPT = tuple(name for name, done in asdict(SweepReport()).items() if type(done) is int and name != "bytes")
+_STORE_CALLS = (
+    "create_multipart",
+    "list_parts",
+    "complete_multipart",
+    "abort_multipart",
+    "list_multiparts",
+    "head",
+    "delete",
+    "put_marker",
+)
+_STORE_FAULTS = tuple(product(_STORE_CALLS, ("store_unavailable", "overloaded", "storage_full", "unexpected")))
+_DATABASE_FAULTS = tuple(product(("read", "write"), ("database_unavailable", "overloaded", "unexpected")))
+_CACHE_WRITES = dict.fromkeys(
+    product(("upload", "file", "other"), ("stored", "overtaken", "dropped", "unavailable")), 0
+)
 
 
 class Metrics(Collector):
@@ -42,7 +66,7 @@ class Metrics(Collector):
 
     Args:
         core: Whose tally and backlog are told; `None`: requests only.
-        measurements: Of its ports, where they are measured.
+        measurements: Of its ports; `None`: nobody measures them, and nothing is told of them.
         max_in_flight: The limit of requests served at a time, to be shown beside their number.
     """
 
@@ -55,11 +79,11 @@ class Metrics(Collector):
     ) -> None:
         self.in_flight = 0
         self._core = core
-        self._measurements = measurements or Measurements()
+        self._measurements = measurements
         self._max_in_flight = max_in_flight
         self._counts: dict[tuple[str, str, int], int] = {}
         self._durations = Durations()
-        self.problems: Counter[str] = Counter()
+        self.problems: Counter[str] = Counter(dict.fromkeys(STATUS, 0))
         self._backlog: tuple[Backlog, ...] = ()
         self._backlog_at = float("-inf")
         self._asking = asyncio.Lock()
@@ -82,7 +106,7 @@ class Metrics(Collector):
 
     def exposed(self, accept: str) -> tuple[bytes, str]:
         """The same, with the backlog that was last asked for."""
-        encode, media_type = choose_encoder(accept)
+        encode, media_type = _encoder(accept)
         return encode(self._registry), media_type
 
     async def _ask_for_backlog(self, core: UploadCore) -> None:
@@ -125,7 +149,8 @@ class Metrics(Collector):
         if self._core is not None:
             yield from _of_core(self._core.tally)
             yield from _of_backlog(self._backlog)
-        yield from _of_ports(self._measurements)
+        if self._measurements is not None:
+            yield from _of_ports(self._measurements)
         build = GaugeMetricFamily("uploadcore_build_info", "Which code runs.", labels=("version", "python"))
         build.add_metric((_version(), platform.python_version()), 1)
         yield build
@@ -136,7 +161,7 @@ def _of_core(tally: Tally) -> Iterator[Metric]:
         "uploadcore_upload_transitions",
         "Changes of an upload's state, by the state reached.",
         ("state",),
-        (((state,), count) for state, count in tally.moves.copy().items()),
+        (((state,), count) for state, count in {**_STATES, **tally.moves}.items()),
     )
     yield _counter(
         "uploadcore_cache_reads",
@@ -163,7 +188,7 @@ def _of_core(tally: Tally) -> Iterator[Metric]:
         "uploadcore_swept",
         "What the sweeper did.",
         ("what",),
-        (((what,), count) for what, count in tally.swept.copy().items() if what != "bytes"),
+        (((what,), tally.swept[what]) for what in _SWEPT),
     )
     yield CounterMetricFamily(
         "uploadcore_swept_bytes", "Bytes of parts and objects it removed from the store.", value=tally.swept["bytes"]
@@ -196,19 +221,24 @@ def _of_backlog(backlog: Iterable[Backlog]) -> Iterator[Metric]:
 
 def _of_ports(measurements: Measurements) -> Iterator[Metric]:
     yield _histogram(
-        "uploadcore_store_call_duration_seconds", "Calls to the store.", ("call", "outcome"), measurements.store
+        "uploadcore_store_call_duration_seconds",
+        "Calls to the store.",
+        ("call", "outcome"),
+        measurements.store,
+        _STORE_FAULTS,
     )
     yield _histogram(
         "uploadcore_database_transaction_duration_seconds",
         "Transactions, from asking for one to the answer to its commit.",
         ("access", "outcome"),
         measurements.database,
+        _DATABASE_FAULTS,
     )
     yield _counter(
         "uploadcore_cache_writes",
         "Copies put in the cache, or dropped from it.",
         ("kind", "result"),
-        measurements.cache.copy().items(),
+        {**_CACHE_WRITES, **measurements.cache}.items(),
     )
 
 
@@ -221,9 +251,12 @@ def _counter(
     return family
 
 
-def _histogram(name: str, what: str, labels: tuple[str, ...], durations: Durations) -> HistogramMetricFamily:
+def _histogram(
+    name: str, what: str, labels: tuple[str, ...], durations: Durations, known: Iterable[tuple[str, ...]] = ()
+) -> HistogramMetricFamily:
     family = HistogramMetricFamily(name, what, labels=labels)
-    for values, counted in durations.counted.items():
+    nothing = [0.0] * (len(BUCKETS) + 2)
+    for values, counted in (dict.fromkeys(known, nothing) | durations.counted).items():
         family.add_metric(values, _cumulated(counted), sum_value=counted[-1])
     return family
 
@@ -238,6 +271,13 @@ def _cumulated(counted: list[float]) -> list[tuple[str, float]]:
         total += count
         buckets.append(("+Inf" if bound == float("inf") else str(bound), total))
     return buckets
+
+
+def _encoder(accept: str) -> tuple[Callable[[Collector], bytes], str]:
+    try:
+        return choose_encoder(accept)
+    except (TypeError, ValueError):  # `version=x`: the library compares what it finds there with numbers
+        return choose_encoder("")
 
 
 def _version() -> str:

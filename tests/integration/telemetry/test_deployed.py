@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import importlib.util
+import inspect
 import json
 import re
 import shutil
@@ -12,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from uploadcore.errors import UploadCoreError
 from uploadcore.states import UploadState
 from uploadcore.views import SweepReport
 from uploadcore_app import Container, load_settings
+from uploadcore_app.measured import MeasuredStore
 from uploadcore_http import create_app
 from uploadcore_http.application import ROUTES, Running
 from uploadcore_http.edge import REFUSED
@@ -73,7 +76,15 @@ VALUES = {
 """What labels are compared with may be one of these, or several with `|` between."""
 
 
-async def scraped() -> str:
+async def scraped(accept: str = "") -> httpx.Response:
+    """What a service answers that nobody has asked for anything yet."""
+    app = create_app(load_settings(storage="memory://", database="memory://", background=False))
+    transport = httpx.ASGITransport(app, client=PEER)  # type: ignore[arg-type]
+    async with Running.of(app).opened(), httpx.AsyncClient(transport=transport, base_url=BASE) as api:
+        return await api.get("/metrics", headers={"accept": accept})
+
+
+async def scraped_after_use() -> str:
     """What a service exposes after a bit of everything."""
     container = Container()
     container.publishers.override(providers.Object({"crm": MemoryEventPublisher()}))
@@ -91,11 +102,22 @@ async def scraped() -> str:
 
 
 @pytest.fixture(scope="module")
-def exposed() -> dict[str, set[str]]:
+def fresh() -> str:
+    """What a service exposes from the start."""
+    return asyncio.run(scraped()).text
+
+
+@pytest.fixture(scope="module")
+def used() -> str:
+    """What one exposes later."""
+    return asyncio.run(scraped_after_use())
+
+
+@pytest.fixture(scope="module")
+def exposed(used: str) -> dict[str, set[str]]:
     """Names of samples, and the labels each has."""
-    text = asyncio.run(scraped())
     found: dict[str, set[str]] = {}
-    for family in text_string_to_metric_families(text):
+    for family in text_string_to_metric_families(used):
         assert family.samples, f"{family.name} has no sample: this upload does not reach it"
         for sample in family.samples:
             found.setdefault(sample.name, set()).update(sample.labels)
@@ -152,6 +174,63 @@ def test_an_expression_asks_for_what_is_exposed(expression: str, exposed: dict[s
         assert not MATCHER.sub("", matchers).strip(", "), f"not understood: {matchers}"
     for labels in BY.findall(expression):
         assert {label.strip() for label in labels.split(",")} <= known | SCRAPED | RECORDED
+
+
+def named(matchers: str) -> list[dict[str, str]] | None:
+    """The labels a selector names one by one; `None` where it has a pattern, and names nothing."""
+    words: dict[str, list[str]] = {}
+    for label, how, value in MATCHER.findall(matchers):
+        if how not in {"=", "=~"} or (how == "=~" and re.fullmatch(r"[a-z_|]+", value) is None):
+            return None
+        words[label] = value.split("|") if how == "=~" else [value]
+    return [dict(zip(words, values, strict=True)) for values in product(*words.values())]
+
+
+def found_at(text: str, name: str) -> dict[frozenset[tuple[str, str]], float]:
+    """What a metric has, by its labels."""
+    return {frozenset(sample.labels.items()): sample.value for sample in selected(text, name, "")}
+
+
+@pytest.mark.parametrize("rule", [pytest.param(rule, id=rule["alert"]) for rule in rules()])
+def test_every_counter_an_alert_names_is_there_from_the_start_at_0(rule: dict[str, Any], fresh: str, used: str) -> None:
+    # What Prometheus sees of a series is what it grows by: of one that begins at 1, nothing.
+    for name, matchers in SELECTOR.findall(rule["expr"]):
+        if not name.endswith(("_total", "_count", "_bucket")):
+            continue
+        combinations = None if name.endswith("_bucket") else named(matchers)
+        if combinations is None:  # a share or a quantile of what goes on for a while does without its first
+            assert "increase(" not in rule["expr"]
+            assert "for" in rule
+            continue
+        at_first = found_at(fresh, name)
+        for labels in filter(None, combinations):
+            others = {
+                frozenset((label, value) for label, value in series if label not in labels)
+                for series in {**at_first, **found_at(used, name)}
+            }
+            assert others
+            for rest in others:
+                assert at_first.get(rest.union(labels.items())) == 0, f"{name} {labels} {dict(rest)}"
+
+
+def test_every_call_to_the_store_that_is_measured_can_be_alerted_on_from_the_start(fresh: str) -> None:
+    measured = {
+        name
+        for name, call in vars(MeasuredStore).items()
+        if inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call)
+    }
+    told = selected(fresh, "uploadcore_store_call_duration_seconds_count", '{outcome="storage_full"}')
+
+    assert {sample.labels["call"] for sample in told} == measured - {"open", "close"}
+
+
+@pytest.mark.parametrize("version", ["x", "1.x", "=1"])
+async def test_a_scraper_that_asks_for_a_version_that_is_none_is_told_in_plain_text(version: str) -> None:
+    answer = await scraped(f"application/openmetrics-text;version={version}")
+
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert "uploadcore_build_info" in answer.text
 
 
 async def test_requests_nobody_can_tell_the_sender_of_are_among_those_the_alert_on_errors_counts() -> None:

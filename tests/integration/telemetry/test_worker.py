@@ -47,6 +47,17 @@ async def test_whoever_may_scrape_is_told_and_there_is_nothing_else(
     assert ("uploadcore_build_info" in answer.text) == (status == 200 and method == "GET")
 
 
+async def test_a_scraper_that_asks_for_a_version_that_is_none_is_told_in_plain_text() -> None:
+    app = metrics_app(Metrics(measurements=Measurements()), MetricsAccess(None))
+    transport = httpx.ASGITransport(app, client=("127.0.0.1", 5))
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as api:
+        answer = await api.get("/metrics", headers={"accept": "application/openmetrics-text;version=x"})
+
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert "uploadcore_build_info" in answer.text
+
+
 async def test_without_a_port_nothing_listens_and_a_port_that_is_taken_is_said() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
