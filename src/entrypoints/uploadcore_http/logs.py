@@ -37,6 +37,7 @@ class RequestLine(msgspec.Struct):
     trace_id: str | msgspec.UnsetType = msgspec.UNSET
     event: str = "request"
     level: str = "info"
+    logger: str = "uploadcore.http"
 
 
 RequestLog = Callable[[RequestLine], None]
@@ -46,6 +47,7 @@ _QUIET = {
     "alembic": logging.WARNING,
     "httpx": logging.WARNING,  # logs whole URLs, signatures included
     "httpcore": logging.WARNING,
+    "urllib3": logging.ERROR,  # logs whole URLs, and so storage addresses; of a broken header even as a warning
     "uvicorn.access": logging.CRITICAL,  # logs query strings
     "uvicorn.error": logging.WARNING,
 }
@@ -76,6 +78,11 @@ def configure_logging(log_format: str, level: str) -> None:
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=before, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render]
         )
+    )
+    # Libraries that log by structlog, where it is installed, would write to stdout by themselves.
+    structlog.configure(
+        processors=[*before, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
     )
     threshold = logging.getLevelNamesMapping()[level.upper()]
     root = logging.getLogger()
@@ -110,7 +117,7 @@ def request_log(log_format: str, level: str) -> RequestLog | None:
 def log_request(line: RequestLine) -> None:
     """A line as this process's logging is configured to write it."""
     values = msgspec.structs.asdict(line)
-    for name in ("event", "level", "timestamp"):  # logging has its own
+    for name in ("event", "level", "logger", "timestamp"):  # logging has its own
         del values[name]
     if line.trace_id is msgspec.UNSET:
         del values["trace_id"]

@@ -78,7 +78,7 @@ def test_every_line_is_json_and_nothing_else_is_logged(tmp_path: Path) -> None:
         served.stop()
 
     for line in served.log.read_text().splitlines():
-        assert {"event", "level", "timestamp"} <= set(json.loads(line))
+        assert {"event", "level", "logger", "timestamp"} <= set(json.loads(line))
 
 
 def test_from_warning_on_there_is_no_line_per_request(tmp_path: Path) -> None:
