@@ -37,7 +37,8 @@ class Event:
         upload_id: Events are delivered in order per upload.
         file_id: The file it brought, or was to bring.
         data: Plain text values (`size` in bytes, `state`, `reason`, …). Never an address, a URL or a secret.
-        id: Stable: the same on every delivery. Derived from the upload, its version and the type.
+        id: Stable: the same on every delivery. Of an upload: its id, its version and the last word of the type, as in `0197…-4-completed`; of a file:
+            `…-deleted`, and the upload's `…-damaged`. Never that of another event, also where a database restored from an older copy gives a version again.
         occurred_at: Set by the database when it is written.
         position: Its place among all events, from 1, without gaps, given by the relay once it is committed: who has seen a position has seen, or
             can see, all before it. `None` before that.
@@ -65,7 +66,7 @@ def cloud_event(event: Event, *, source: str) -> dict[str, object]:
 
     >>> from datetime import UTC, datetime
     >>> moment = datetime(2026, 1, 1, 12, 0, 0, 500_000, tzinfo=UTC)
-    >>> event = Event(EventType.UPLOAD_COMPLETED, "u_1", "a", "f", "a-4", {"size": "25"}, occurred_at=moment, position=7)
+    >>> event = Event(EventType.UPLOAD_COMPLETED, "u_1", "a", "f", "a-4-completed", {"size": "25"}, occurred_at=moment, position=7)
     >>> told = cloud_event(event, source="https://uploads.example.com")
     >>> told["type"], told["time"], told["sequence"]
     ('uploadcore.upload.completed', '2026-01-01T12:00:00.500000Z', '00000000000000000007')

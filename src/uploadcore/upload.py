@@ -287,7 +287,10 @@ class Transition:
         return replace(self, conditions=(*self.conditions, condition))
 
     def announcing(self, kind: EventType) -> Transition:
-        """The same, with an event whose id is derived from the upload and its next version."""
+        """The same, with an event whose id is derived from the upload, its next version, and what happened.
+
+        The version alone would not do: in a database restored from an older copy it comes again, and something else may happen then.
+        """
         upload = self.upload
         data = {"state": str(upload.state), "filename": upload.filename, "content_type": upload.content_type}
         if upload.size is not None:
@@ -299,7 +302,7 @@ class Transition:
             owner=upload.owner,
             upload_id=upload.id,
             file_id=upload.file_id,
-            id=f"{upload.id}-{upload.version + 1}",
+            id=f"{upload.id}-{upload.version + 1}-{kind.rpartition('.')[2]}",
             data=MappingProxyType(data),
         )
         return replace(self, events=(*self.events, event))

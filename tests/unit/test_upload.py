@@ -197,9 +197,9 @@ def test_a_recheck_changes_its_timer_only(after: timedelta | None) -> None:
     assert upload.recheck(after) == Transition(upload, timers={Timer.RECHECK: after})
 
 
-def test_an_event_tells_what_happened_and_has_an_id_of_its_version() -> None:
+def test_an_event_tells_what_happened_and_has_an_id_of_its_version_and_type() -> None:
     [event] = upload_in(S.COMPLETING, expected=EXPECTED).assembled().events
-    assert (event.id, event.owner, event.upload_id, event.file_id) == ("u-8", "u_1", "u", "file-of-u")
+    assert (event.id, event.owner, event.upload_id, event.file_id) == ("u-8-completed", "u_1", "u", "file-of-u")
     assert dict(event.data) == {
         "state": "completed",
         "filename": "trip.mp4",

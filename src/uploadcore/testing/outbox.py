@@ -131,7 +131,8 @@ class OutboxContract:
         assert await numbered(database) == 1
         [delivery] = await claimed(database)
         assert delivery.event.type is EventType.UPLOAD_COMPLETED
-        assert (delivery.event.id, delivery.event.upload_id, delivery.event.file_id) == ("a-2", "a", upload.file_id)
+        told = delivery.event
+        assert (told.id, told.upload_id, told.file_id) == ("a-2-completed", "a", upload.file_id)
         assert delivery.event.data["state"] == "completed"
 
     # --- positions ------------------------------------------------------------------------------------------------
@@ -186,7 +187,7 @@ class OutboxContract:
         async with database.transaction() as tx:
             await tx.uploads.save(upload.assembled())
             await tx.outbox.add(make_event("file gone", upload_id="a", kind=EventType.FILE_DELETED))
-        assert await relayed(database) == ["a-2", "file gone"]
+        assert await relayed(database) == ["a-2-completed", "file gone"]
 
     # --- claims ---------------------------------------------------------------------------------------------------
 

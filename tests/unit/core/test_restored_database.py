@@ -66,6 +66,25 @@ async def test_one_that_was_completed_since_is_completed_again_when_its_owner_as
     assert (done.file.status, rig.events, rig.bodies) == (FileStatus.AVAILABLE, ["upload.completed"], [BODY])
 
 
+async def test_what_happens_again_has_the_id_that_was_told_before_and_what_happens_instead_another(rig: Rig) -> None:
+    """Whoever drops an id that came before misses nothing."""
+    upload = await rig.sent()
+    restore = backup(rig)
+    await rig.complete(upload.id)
+    [told] = rig.database.inner.events
+
+    restore()
+    await rig.complete(upload.id)
+    [again] = rig.database.inner.events
+    restore()
+    await rig.abort(upload.id)
+    [instead] = rig.database.inner.events
+
+    assert (again.type, again.id) == (told.type, told.id)
+    assert instead.type == "upload.aborted"
+    assert instead.id != told.id
+
+
 @pytest.mark.parametrize("size", [len(BODY), None], ids=["declared", "open"])
 async def test_one_that_was_completed_since_is_not_expired_but_completed_by_the_sweeper(
     rig: Rig, size: int | None
