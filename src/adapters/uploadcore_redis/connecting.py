@@ -10,12 +10,15 @@ What of redis-py 8 this rests on, each with a test:
   no health check, which costs a round trip.
 - It would read the authorities' certificates anew for each connection: tens of milliseconds in which nothing else goes on. So all share one
   context.
+- It would have names resolved on the executor that everybody shares, once for each connection. So its connections ask `HostNames`.
 - Its blocking pool may lose a connection when a call is cancelled while it gives one back. So its pools do not wait: ours does.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+from contextlib import suppress
 from typing import Any, Protocol
 
 from redis.asyncio import Redis, RedisCluster
@@ -25,6 +28,7 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
 from uploadcore.errors import InvalidRequestError
+from uploadcore_redis.names import HostNames
 from uploadcore_redis.url import RedisUrl, Topology
 
 __all__ = ["Client", "connect", "tls_context"]
@@ -76,50 +80,67 @@ def connect(url: RedisUrl, context: ssl.SSLContext | None, *, socket_timeout: fl
         "driver_info": None,
         "ssl": url.tls,
     }
+    names = HostNames()
     server = transport | {"username": url.username, "password": url.password, "max_connections": max_connections}
     match url.topology:
         case Topology.SINGLE:
             [host] = url.hosts
             redis = Redis(host=host.name, port=host.port, db=url.db, **server)
-            _share(context, redis.connection_pool)
-            return _Server(redis)
+            _adapt(names, context, redis.connection_pool)
+            return _Server(names, redis)
         case Topology.SENTINEL:
             options = url.options
             own = {"username": options.get("sentinel_username"), "password": options.get("sentinel_password")}
             where = [(host.name, host.port) for host in url.hosts]
             sentinel: Sentinel = Sentinel(where, sentinel_kwargs=transport | own)  # type: ignore[no-untyped-call]
             master = sentinel.master_for(url.service, db=url.db, **server)
-            _share(context, master.connection_pool, *(one.connection_pool for one in sentinel.sentinels))
-            return _Server(master, sentinel)
+            _adapt(names, context, master.connection_pool, *(one.connection_pool for one in sentinel.sentinels))
+            return _Server(names, master, sentinel)
         case Topology.CLUSTER:
             cluster = RedisCluster(startup_nodes=[ClusterNode(host.name, host.port) for host in url.hosts], **server)
-            _share(context, *cluster.nodes_manager.startup_nodes.values())
-            if context is not None:
-                kind = cluster.connection_kwargs["connection_class"]
-                cluster.connection_kwargs["connection_class"] = _with_context(kind, context)
-            return _Cluster(cluster)
+            _adapt(names, context, *cluster.nodes_manager.startup_nodes.values())
+            kind = cluster.connection_kwargs["connection_class"]
+            cluster.connection_kwargs["connection_class"] = _adapted(kind, names, context)
+            return _Cluster(names, cluster)
 
 
-def _share(context: ssl.SSLContext | None, *pools: Any) -> None:
-    """Let every connection these make use that context."""
-    if context is not None:
-        for pool in pools:
-            pool.connection_class = _with_context(pool.connection_class, context)
+def _adapt(names: HostNames, context: ssl.SSLContext | None, *pools: Any) -> None:
+    """Let every connection these make resolve its host's name there, and use that context."""
+    for pool in pools:
+        pool.connection_class = _adapted(pool.connection_class, names, context)
 
 
-def _with_context(kind: type[Any], context: ssl.SSLContext) -> type[Any]:
-    class WithContext(kind):  # type: ignore[misc]
+def _adapted(kind: type[Any], names: HostNames, context: ssl.SSLContext | None) -> type[Any]:
+    class Adapted(kind):  # type: ignore[misc]
         def __init__(self, **options: Any) -> None:
             super().__init__(**options)
-            self.ssl_context.context = context
+            self._address = ""
+            if context is not None:
+                self.ssl_context.context = context
 
-    return WithContext
+        async def _connect(self) -> None:
+            async with asyncio.timeout(self.socket_connect_timeout):
+                *others, last = await names.addresses(self.host)
+                for self._address in others:
+                    with suppress(OSError):
+                        await super()._connect()
+                        return
+                self._address = last
+                await super()._connect()
+
+        def _connection_arguments(self) -> dict[str, Any]:
+            arguments = {**super()._connection_arguments(), "host": self._address}
+            # The certificate is that of the name.
+            return arguments if context is None else arguments | {"server_hostname": self.host}
+
+    return Adapted
 
 
 class _Server:
     """One server; or the one that Sentinel says is the master."""
 
-    def __init__(self, redis: Redis, sentinel: Sentinel | None = None) -> None:
+    def __init__(self, names: HostNames, redis: Redis, sentinel: Sentinel | None = None) -> None:
+        self._names = names
         self._redis = redis
         self._sentinel = sentinel
 
@@ -127,19 +148,22 @@ class _Server:
         return await self._redis.execute_command(*command)  # type: ignore[no-untyped-call]
 
     async def close(self) -> None:
+        self._names.close()
         await self._redis.aclose()
         if self._sentinel is not None:
             await self._sentinel.aclose()
 
 
 class _Cluster:
-    def __init__(self, cluster: RedisCluster) -> None:
+    def __init__(self, names: HostNames, cluster: RedisCluster) -> None:
+        self._names = names
         self._cluster = cluster
 
     async def execute(self, *command: Any) -> Any:
         return await self._cluster.execute_command(*command)
 
     async def close(self) -> None:
+        self._names.close()
         await self._cluster.aclose()
         # After a failure it takes itself for closed, and leaves its connections open.
         await self._cluster.nodes_manager.aclose()

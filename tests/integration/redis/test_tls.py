@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
@@ -31,12 +32,12 @@ class Certificates:
         self.ca = folder / "ca.pem"
         self.ca.write_bytes(self._sign(self._name, self._key, authority=True))
 
-    def issue(self, name: str, address: str = "127.0.0.1") -> tuple[Path, Path]:
-        """A certificate and its key."""
+    def issue(self, name: str, host: str = "127.0.0.1") -> tuple[Path, Path]:
+        """A certificate for a host, by its name or address, and its key."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
         certificate_file, key_file = self._folder / f"{name}.pem", self._folder / f"{name}.key"
-        certificate_file.write_bytes(self._sign(subject, key, address=address))
+        certificate_file.write_bytes(self._sign(subject, key, host=host))
         key_file.write_bytes(
             key.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -45,7 +46,7 @@ class Certificates:
         return certificate_file, key_file
 
     def _sign(
-        self, name: x509.Name, key: ec.EllipticCurvePrivateKey, *, address: str = "127.0.0.1", authority: bool = False
+        self, name: x509.Name, key: ec.EllipticCurvePrivateKey, *, host: str = "127.0.0.1", authority: bool = False
     ) -> bytes:
         now = datetime.now(UTC)
         builder = (
@@ -57,9 +58,16 @@ class Certificates:
             .not_valid_before(now - timedelta(days=1))
             .not_valid_after(now + timedelta(days=1))
             .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
-            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), critical=False)
+            .add_extension(x509.SubjectAlternativeName([_general_name(host)]), critical=False)
         )
         return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
 
 
 @pytest.fixture
@@ -150,6 +158,24 @@ async def test_a_server_of_an_unknown_authority_or_another_name_is_not_trusted(
         assert await cache.set_if_newer("a", b"1", 1, ttl=HOUR) is None
         await cache.close()
     assert "CERTIFICATE_VERIFY_FAILED" in warnings_logged()[0]
+
+
+@pytest.mark.parametrize("certified", ["redis.test", "127.0.0.1", "else.test"])
+async def test_a_certificate_is_held_against_the_name_and_not_what_it_resolves_to(
+    own_redis: RedisServer,
+    opened: CacheFactory,
+    certificates: Certificates,
+    monkeypatch: pytest.MonkeyPatch,
+    certified: str,
+) -> None:
+    ask = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda host, *rest, **how: ask(host.replace("redis.test", "127.0.0.1"), *rest, **how)
+    )
+    async with ending_tls(own_redis, context_of(*certificates.issue("server", certified))) as port:
+        cache = await opened(f"rediss://redis.test:{port}?ca_file={certificates.ca}")
+        assert await cache.set_if_newer("a", b"1", 1, ttl=HOUR) is (True if certified == "redis.test" else None)
+        await cache.close()
 
 
 async def test_a_server_that_wants_a_certificate_gets_ours(

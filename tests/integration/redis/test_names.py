@@ -1,0 +1,75 @@
+"""A host whose name does not resolve keeps nobody else from a thread; one with several addresses is reached at whichever answers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.integration.redis.conftest import HOUR, LONG, SHORT, CacheFactory
+from tests.servers.redis import RedisServer
+
+NAME = "redis.test"
+
+Resolve = Callable[[], list[str]]
+
+
+@pytest.fixture
+def resolving(monkeypatch: pytest.MonkeyPatch) -> Callable[[Resolve], None]:
+    """Decides what `NAME` resolves to; for all others the system is asked."""
+    ask = socket.getaddrinfo
+
+    def install(resolve: Resolve) -> None:
+        def getaddrinfo(host: str, *arguments: Any, **options: Any) -> list[Any]:
+            if host != NAME:
+                return list(ask(host, *arguments, **options))
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in resolve()]
+
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+    return install
+
+
+@pytest.fixture
+def silence() -> Iterator[threading.Event]:
+    """Set when the test has ended: until then no name server answers."""
+    ended = threading.Event()
+    yield ended
+    ended.set()
+
+
+async def test_a_name_server_that_is_silent_costs_nobody_else_a_thread(
+    opened: CacheFactory, resolving: Callable[[Resolve], None], silence: threading.Event
+) -> None:
+    lookups: list[str] = []
+
+    def silent() -> list[str]:
+        lookups.append(NAME)
+        silence.wait(60)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    cache = await opened(f"redis://{NAME}:6379", timeout=SHORT)
+    await cache._breaker.close()  # as just before it is known to be away
+    resolving(silent)
+    shared_threads = min(32, (os.cpu_count() or 1) + 4)
+
+    answers = await asyncio.gather(*(cache.get(str(number)) for number in range(2 * shared_threads)))
+
+    assert answers == [None] * (2 * shared_threads)
+    async with asyncio.timeout(10):
+        await asyncio.get_running_loop().getaddrinfo("127.0.0.1", 5432, type=socket.SOCK_STREAM)
+        await asyncio.to_thread(lambda: None)
+    assert len(lookups) == 1
+
+
+async def test_an_address_at_which_nobody_listens_is_passed_over(
+    own_redis: RedisServer, opened: CacheFactory, resolving: Callable[[Resolve], None]
+) -> None:
+    resolving(lambda: ["127.0.0.2", "127.0.0.1"])
+    cache = await opened(f"redis://{NAME}:{own_redis.port}", timeout=LONG)
+    assert await cache.set_if_newer("a", b"1", 1, ttl=HOUR) is True
