@@ -95,7 +95,8 @@ def admit(request: UploadRequest, limits: Admission) -> int:
     ):
         raise ContentTypeNotAllowedError(f"{essence} is not accepted here; accepted: {', '.join(limits.content_types)}")
     if request.size is None:
-        return limits.max_unknown_size
+        # What it is charged it may grow to: leaving the size out is no way around the limit.
+        return limits.max_unknown_size if limits.max_size is None else min(limits.max_unknown_size, limits.max_size)
     if limits.max_size is not None and request.size > limits.max_size:
         raise TooLargeError(f"{request.size} bytes are more than the {limits.max_size} accepted here")
     return request.size

@@ -23,8 +23,8 @@ class Admission:
     """What an owner may do. Limits of `None` are none; sizes in bytes.
 
     Attributes:
-        max_size: Largest blob.
-        max_unknown_size: What an upload of unknown size is charged, and may grow to.
+        max_size: Largest blob, whether its size was said before or not.
+        max_unknown_size: What an upload of unknown size is charged, and may grow to; `max_size`, where that is less.
         max_open_uploads: Uploads open at a time.
         max_bytes_in_flight: Sum of their sizes.
         content_types: Accepted ones; a pattern may end in `/*`. Empty: any.

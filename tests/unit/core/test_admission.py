@@ -106,6 +106,12 @@ def test_the_quota_is_charged_with_the_size_or_what_an_unknown_size_may_become()
         ask(11)
 
 
+def test_an_unknown_size_is_charged_no_more_than_the_largest_blob() -> None:
+    request = UploadRequest(owner="u", filename="a", size=None, content_type="a/b")
+
+    assert admit(request, Admission(max_size=7, max_unknown_size=10)) == 7
+
+
 def test_the_static_policy_has_the_same_limits_for_everybody() -> None:
     limits = Admission(max_size=1)
     request = UploadRequest(owner="u", filename="a", size=1, content_type="a/b")

@@ -132,8 +132,9 @@ async def test_an_open_plan_is_held_to_the_size_said_at_completion(rig: Rig) -> 
     assert (await rig.complete(upload.id, size=25)).upload.size == 25
 
 
-async def test_an_open_plan_that_outgrew_what_was_admitted_is_too_large_and_stays_uploading() -> None:
-    rig = Rig(limits=Admission(max_unknown_size=24))
+@pytest.mark.parametrize("limits", [Admission(max_unknown_size=24), Admission(max_size=24)])
+async def test_an_open_plan_that_outgrew_what_was_admitted_is_too_large_and_stays_uploading(limits: Admission) -> None:
+    rig = Rig(limits=limits)
     upload = await rig.begin(None)
     await rig.send(upload.id)
 
