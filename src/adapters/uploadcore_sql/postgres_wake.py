@@ -26,6 +26,9 @@ PING_EVERY = 15.0
 PING_TIMEOUT = 2.0
 RECONNECT_AFTER = 5.0
 """Seconds. Until then, and behind a pooler that shares sessions, polling has to do."""
+LOST = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+"""What the driver raises where there is no connection. An error of the client is also that no server is what `target_session_attrs` asks for,
+as none is for a while when one takes over from another."""
 
 
 class PostgresWake:
@@ -92,8 +95,12 @@ class PostgresWake:
     async def _tell(self) -> None:
         while self._has_news:
             self._has_news = False
-            with suppress(UploadCoreError):  # they look by themselves now and then
+            try:
                 await self._notify()
+            except UploadCoreError:
+                pass  # they look by themselves now and then
+            except Exception:
+                log.exception("telling others of events: a defect")
             await asyncio.sleep(TOLD_EVERY)
         self._telling = None
 
@@ -101,8 +108,10 @@ class PostgresWake:
         while True:
             try:
                 await self._listen_once()
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as exc:
+            except LOST as exc:
                 log.info("the connection that hears of events was lost, and is made again: %s", type(exc).__name__)
+            except Exception:
+                log.exception("listening for events: a defect")
             await asyncio.sleep(RECONNECT_AFTER)
 
     async def _listen_once(self) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import cast
@@ -20,6 +20,7 @@ from uploadcore.testing import make_event
 from uploadcore.testing.outbox import claimed, delivered, numbered, purged, relayed, written
 from uploadcore_memory import MemoryEventPublisher, MemoryObjectStore
 from uploadcore_sql import SqlDatabase
+from uploadcore_sql.postgres import PostgresBackend
 
 HOUR = timedelta(hours=1)
 
@@ -234,6 +235,57 @@ async def test_a_relay_whose_listening_connection_is_lost_looks_by_itself_and_li
 
     await asyncio.wait_for(waiting, 30)
     await other.close()
+
+
+async def test_a_relay_listens_again_once_another_server_has_taken_over(
+    emptied: SqlDatabase, emptied_url: str, admin: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uploadcore_sql.postgres_wake.RECONNECT_AFTER", 0.05)
+    other = SqlDatabase(f"{emptied_url}{'&' if '?' in emptied_url else '?'}target_session_attrs=read-write")
+    await other.open()
+    await listening(other, admin)
+    name = await admin.fetchval("SELECT quote_ident(current_database())")
+    await admin.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")  # as a standby's sessions are
+    try:
+        await admin.fetch(f"SELECT pg_terminate_backend(pid) FROM {LISTENERS}")
+        await asyncio.sleep(0.5)
+        assert await admin.fetchval(f"SELECT count(*) FROM {LISTENERS}") == 0
+    finally:
+        await admin.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+
+    async with asyncio.timeout(30):
+        await listening(other, admin)
+    await other.close()
+
+
+async def test_a_defect_in_hearing_or_telling_of_events_is_logged_and_ends_neither(
+    emptied: SqlDatabase, emptied_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("uploadcore_sql.postgres_wake.RECONNECT_AFTER", 0.01)
+    tried: list[str] = []
+
+    def failing(what: str) -> Callable[[], Awaitable[None]]:
+        async def fail() -> None:
+            tried.append(what)
+            raise KeyError(what)
+
+        return fail
+
+    other = SqlDatabase(emptied_url)
+    await other.open()
+    wake = cast("PostgresBackend", other._backend)._wake
+    monkeypatch.setattr(wake, "_notify", failing("tell"))
+    monkeypatch.setattr(wake, "_listen_once", failing("listen"))
+    async with asyncio.timeout(30):
+        while tried.count("tell") < 2:
+            await written(other, [make_event(f"e{len(tried)}")])
+            await asyncio.sleep(0.1)
+        while tried.count("listen") < 2:
+            await other.events_written(timedelta(milliseconds=10))
+    await other.close()
+
+    logged = [record.getMessage() for record in caplog.records if record.exc_info]
+    assert {"telling others of events: a defect", "listening for events: a defect"} <= set(logged)
 
 
 async def test_a_process_whose_relay_was_stopped_tells_others_again(
