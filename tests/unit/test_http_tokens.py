@@ -7,7 +7,7 @@ import hmac
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from types import SimpleNamespace
@@ -15,8 +15,9 @@ from typing import Any
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from uploadcore.errors import OverloadedError
 from uploadcore_http import JwksKeys, JwtAuthenticator, Principal, SharedKey
@@ -228,13 +229,14 @@ class Issuer:
         self.server = HTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}/jwks.json"
 
-    def publish(self, *keys: tuple[str, Any]) -> None:
+    def publish(self, *keys: tuple[str, Any], **members: str) -> None:
+        """Publish these, with `members` in each."""
         self.keys = []
         for key_id, key in keys:
             algorithm = (
                 jwt.algorithms.RSAAlgorithm if isinstance(key, rsa.RSAPrivateKey) else jwt.algorithms.ECAlgorithm
             )
-            self.keys.append({**json.loads(algorithm.to_jwk(key.public_key())), "kid": key_id, "use": "sig"})
+            self.keys.append({**json.loads(algorithm.to_jwk(key.public_key())), "kid": key_id, "use": "sig", **members})
 
 
 @pytest.fixture
@@ -248,8 +250,8 @@ def issuer() -> Iterator[Issuer]:
     issuer.server.server_close()
 
 
-def with_jwks(issuer: Issuer, **options: Any) -> JwtAuthenticator:
-    keys = JwksKeys(issuer.url, ["RS256", "ES256"], **options)
+def with_jwks(issuer: Issuer, algorithms: Sequence[str] = ("RS256", "ES256"), **options: Any) -> JwtAuthenticator:
+    keys = JwksKeys(issuer.url, algorithms, **options)
     return JwtAuthenticator(keys, audience="uploadcore", issuer="issuer")
 
 
@@ -286,6 +288,45 @@ async def test_a_key_counts_for_its_own_algorithm_only(issuer: Issuer) -> None:
     assert await verdict(authenticate, signed(EC_KEY, "ES256", {"kid": "rsa"})) is None
     assert await verdict(authenticate, signed(RSA_KEY, "RS256", {"kid": "ec"})) is None
     assert await verdict(authenticate, signed(RSA_KEY, "PS256", {"kid": "rsa"})) is None
+
+
+async def test_a_key_that_names_no_algorithm_counts_for_every_allowed_one_of_its_type(issuer: Issuer) -> None:
+    issuer.publish(("rsa", RSA_KEY), ("ec", EC_KEY))
+    authenticate = with_jwks(issuer, ["RS256", "RS512", "PS256", "ES256"])
+
+    for algorithm in ("RS256", "RS512", "PS256"):
+        assert await verdict(authenticate, signed(RSA_KEY, algorithm, {"kid": "rsa"})) == Principal("u_1"), algorithm
+    for algorithm in ("RS384", "PS512"):
+        assert await verdict(authenticate, signed(RSA_KEY, algorithm, {"kid": "rsa"})) is None, algorithm
+    assert await verdict(authenticate, signed(EC_KEY, "ES256", {"kid": "rsa"})) is None
+    assert await verdict(authenticate, signed(RSA_KEY, "RS512", {"kid": "ec"})) is None
+
+
+async def test_a_key_that_names_its_algorithm_counts_for_no_other(issuer: Issuer) -> None:
+    issuer.publish(("rsa", RSA_KEY), alg="PS256")
+    authenticate = with_jwks(issuer, ["RS256", "RS512", "PS256"])
+
+    assert await verdict(authenticate, signed(RSA_KEY, "PS256", {"kid": "rsa"})) == Principal("u_1")
+    assert await verdict(authenticate, signed(RSA_KEY, "RS256", {"kid": "rsa"})) is None
+    assert await verdict(authenticate, signed(RSA_KEY, "RS512", {"kid": "rsa"})) is None
+
+
+async def test_a_public_key_is_no_shared_secret_even_where_that_were_allowed(issuer: Issuer) -> None:
+    issuer.publish(("rsa", RSA_KEY))
+    authenticate = with_jwks(issuer, ["HS256", "RS256", "PS256"])  # which settings refuse
+
+    for secret in (public_pem(), json.dumps(issuer.keys[0]).encode()):
+        assert await verdict(authenticate, by_hand({"alg": "HS256", "kid": "rsa"}, claims(), secret)) is None
+
+
+async def test_a_curve_counts_for_its_own_algorithm_only(issuer: Issuer) -> None:
+    issuer.publish(("ec", EC_KEY))
+    authenticate = with_jwks(issuer, ["ES256", "ES512"])
+    message, _, _ = by_hand({"alg": "ES512", "kid": "ec"}, claims(), None).rpartition(b".")
+    der = EC_KEY.sign(message, ec.ECDSA(hashes.SHA512()))
+    raw = b"".join(number.to_bytes(32, "big") for number in decode_dss_signature(der))
+    token = message + b"." + base64.urlsafe_b64encode(raw).rstrip(b"=")
+    assert await verdict(authenticate, token) is None
 
 
 @pytest.mark.parametrize("header", ["jku", "x5u"])
@@ -340,14 +381,14 @@ async def test_an_issuer_that_hangs_keeps_nobody_waiting_whose_key_is_known(
     keys = JwksKeys(issuer.url, ["RS256"], lifetime=0.0, cooldown=0.0)
     while keys._find("rsa") is None:
         with suppress(OverloadedError):
-            await keys.key_for("rsa")
+            await keys.key_for("rsa", "RS256")
     issuer.answers.clear()
 
     try:
         for _ in range(3):
-            assert await keys.key_for("rsa") is not None
+            assert await keys.key_for("rsa", "RS256") is not None
             with pytest.raises(OverloadedError):
-                await keys.key_for("made up")
+                await keys.key_for("made up", "RS256")
         assert issuer.asked <= 3, "one that hangs is asked once at a time"
     finally:
         issuer.answers.set()

@@ -42,8 +42,8 @@ class TokenKeys(Protocol):
 
     algorithms: Sequence[str]
 
-    async def key_for(self, key_id: str | None) -> Any | None:
-        """The key known under this id; `None` if none is."""
+    async def key_for(self, key_id: str | None, algorithm: str) -> Any | None:
+        """The key known under this id, for this one of `algorithms`; `None` if none is."""
 
 
 class SharedKey:
@@ -55,9 +55,9 @@ class SharedKey:
         """Verify with this secret."""
         self._secret = secret.encode()
 
-    async def key_for(self, key_id: str | None) -> bytes:
+    async def key_for(self, key_id: str | None, algorithm: str) -> bytes:
         """The secret."""
-        del key_id
+        del key_id, algorithm
         return self._secret
 
 
@@ -89,8 +89,11 @@ class JwksKeys:
         self._fetched_at = self._tried_at = float("-inf")
         self._fetching: asyncio.Task[None] | None = None
 
-    async def key_for(self, key_id: str | None) -> Any | None:
+    async def key_for(self, key_id: str | None, algorithm: str) -> Any | None:
         """The key with this id; without an id, the only key there is.
+
+        It comes bound to one algorithm: what it is published for; or this one, where it is published for none in particular and this is one
+        of its type.
 
         Raises:
             OverloadedError: The set could not be fetched yet, and without it nobody can tell.
@@ -111,10 +114,9 @@ class JwksKeys:
                 found = self._find(key_id)
         if not self._keys or (found is None and self._fetching is not None):
             raise OverloadedError("the issuer's keys can't be fetched just now", retry_after=2)
-        return found
+        return None if found is None else _bound(found, algorithm)
 
     def _find(self, key_id: str | None) -> jwt.PyJWK | None:
-        # The key as a PyJWK, which is bound to one algorithm: the token can't choose another for it.
         usable = [key for key in self._keys if key_id is None or key.key_id == key_id]
         return usable[0] if len(usable) == 1 else None
 
@@ -128,6 +130,16 @@ class JwksKeys:
             log.warning("the issuer's keys were not fetched: %s", reason, extra={"reason": reason})
         finally:
             self._fetching = None
+
+
+def _bound(key: jwt.PyJWK, algorithm: str) -> jwt.PyJWK:
+    """The key for this algorithm, if it may be used with it; otherwise as it is, so that PyJWT refuses the token.
+
+    An RSA key fits several, and need not say which (`alg` is optional: RFC 7517, section 4.4): PyJWT then takes RS256. Of every other kind of key
+    its type and curve leave one.
+    """
+    is_open = key.key_type == "RSA" and not key._jwk_data.get("alg")
+    return jwt.PyJWK(key._jwk_data, algorithm) if is_open and algorithm.startswith(("RS", "PS")) else key
 
 
 class JwtAuthenticator:
@@ -190,9 +202,10 @@ class JwtAuthenticator:
     async def _verify(self, token: bytes, digest: bytes) -> Principal | None:
         try:
             header = jwt.get_unverified_header(token)
-            if header.get("alg") not in self._keys.algorithms:
+            algorithm = header.get("alg", "")
+            if algorithm not in self._keys.algorithms:
                 return None
-            key = await self._keys.key_for(header.get("kid"))
+            key = await self._keys.key_for(header.get("kid"), algorithm)
             if key is None:
                 return None
             claims = jwt.decode(
