@@ -70,6 +70,30 @@ def test_variables_are_read_and_arguments_come_before_them(monkeypatch: pytest.M
         ({"public_url": "https://a.example/?x=1"}, "UPLOADCORE_PUBLIC_URL: is a web address"),
         ({"cors_origins": "*"}, "UPLOADCORE_CORS_ORIGINS: '*' is not an origin"),
         ({"cors_origins": "https://a.example/app"}, "is not an origin"),
+        ({"cors_origins": "https://a.example/"}, "'https://a.example/' is not an origin as browsers send it"),
+        (
+            {"cors_origins": "https://App.example"},
+            "lower-case, without the scheme's own port, without path and wildcard",
+        ),
+        ({"cors_origins": "https://a.example https://b.example:443"}, "'https://b.example:443' is not an origin"),
+        ({"cors_origins": "http://a.example:80"}, "is not an origin"),
+        ({"cors_origins": "http://[::1]:80"}, "is not an origin"),
+        ({"cors_origins": "https://*.example"}, "is not an origin"),
+        ({"cors_origins": "https://user@a.example"}, "is not an origin"),
+        ({"cors_origins": "https://a.example:"}, "is not an origin"),
+        ({"cors_origins": "https://"}, "is not an origin"),
+        (
+            {"content_types": "video"},
+            "UPLOADCORE_CONTENT_TYPES: 'video' is not a media type such as video/mp4 or video/*",
+        ),
+        (
+            {"content_types": "image/png */*"},
+            "'*/*' is not a media type such as video/mp4 or video/*; leave it out to accept any",
+        ),
+        ({"content_types": "*"}, "'*' is not a media type"),
+        ({"content_types": "video/"}, "'video/' is not a media type"),
+        ({"content_types": "video/mp*"}, "'video/mp*' is not a media type"),
+        ({"content_types": "text/plain;charset=utf-8"}, "is not a media type"),
         ({"auth_jwt_key": "short"}, "UPLOADCORE_AUTH_JWT_KEY: has at least 32 bytes"),
         ({"auth_jwt_key": "-----BEGIN PUBLIC KEY-----\nMIIB"}, "UPLOADCORE_AUTH_JWT_KEY: is a shared secret"),
         ({"auth_jwt_key": KEY, "auth_jwks_url": "https://a.example/jwks"}, "exclude each other"),
@@ -104,6 +128,23 @@ def test_what_can_not_be_used_is_one_line_that_names_the_variable(given: dict[st
     assert complaint in str(refused.value)
     assert "\n" not in str(refused.value)
     assert refused.value.exit_status == 2
+
+
+def test_origins_and_media_types_that_can_be_met_are_taken_as_they_are() -> None:
+    origins = (
+        "https://a.example",
+        "http://localhost:3000",
+        "http://127.0.0.1:443",
+        "https://b.example:80",
+        "http://a.example:8080",
+        "https://xn--bcher-kva.example:8443",
+        "http://[::1]:5173",
+    )
+    types = ("video/*", "image/svg+xml", "Application/vnd.oasis.opendocument.text")
+
+    settings = load_settings(cors_origins=" ".join(origins), content_types=",".join(types))
+
+    assert (settings.cors_origins, settings.content_types) == (origins, types)
 
 
 def test_destinations_are_words_and_all_but_the_first_equals_sign_is_the_urls() -> None:

@@ -29,6 +29,11 @@ ASYMMETRIC = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "E
 """What a JWKS may verify. No HMAC: a public key must never do as a shared secret."""
 
 _DURATION = re.compile(r"(?P<number>[0-9]{1,9}(\.[0-9]+)?)(?P<unit>[smhd]?)")
+_NAME = r"[A-Za-z0-9!#$&^_.+-]{1,127}"
+"""Source: RFC 6838, section 4.2."""
+_MEDIA_TYPE = re.compile(rf"{_NAME}/({_NAME}|\*)")
+_ORIGIN = re.compile(r"(http(?!.*:80$)|https(?!.*:443$))://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?")
+"""As browsers write it, whose word is compared with ours: no port that is the scheme's own. Source: RFC 6454, section 6.2."""
 _DESTINATION = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
@@ -147,9 +152,21 @@ class Settings(BaseSettings):
     @classmethod
     def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for origin in value:
-            parts = urlsplit(origin)
-            if origin != f"{parts.scheme}://{parts.netloc}" or parts.scheme not in {"http", "https"}:
-                raise ValueError(f"{origin!r} is not an origin such as https://app.example.com (no path, no wildcard)")
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r} is not an origin as browsers send it, such as https://app.example.com: "
+                    "lower-case, without the scheme's own port, without path and wildcard"
+                )
+        return value
+
+    @field_validator("content_types")
+    @classmethod
+    def _are_media_types(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for word in value:
+            if not _MEDIA_TYPE.fullmatch(word):
+                raise ValueError(
+                    f"{word!r} is not a media type such as video/mp4 or video/*; leave it out to accept any"
+                )
         return value
 
     @field_validator("rate_limit")
