@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -31,6 +32,22 @@ __all__ = [
 
 _UNKNOWN_MULTIPART = frozenset({"NoSuchUpload", "NoSuchKey"})
 """The second is what some stores say once the upload was completed (Swift: AbortMultipartUpload)."""
+_REFUSED_REQUESTS = frozenset(
+    {
+        "InvalidArgument",
+        "InvalidObjectName",
+        "InvalidURI",
+        "KeyTooLongError",
+        "MetadataTooLarge",
+        "RequestHeaderSectionTooLarge",
+        "XMinioInvalidObjectName",
+    }
+)
+"""What is wrong with a key, a type or metadata. Source: S3 API, "Error responses"; Ceph's (rgw_common.cc) and MinIO's (cmd/api-errors.go) words for a key.
+
+All others are matters for the operator, who may put them right: a key of KMS that is disabled, a token that was not renewed, a proxy's page.
+`InvalidRequest` too: S3 says it of signatures, of endpoints, and of how the bucket is set up.
+"""
 _REJECTED_PARTS = frozenset(
     {
         "EntityTooLarge",
@@ -78,6 +95,8 @@ _ADVICE = {
 """What an operator can do about it."""
 _STATUS_CODES = {301: "PermanentRedirect", 302: "TemporaryRedirect", 307: "TemporaryRedirect", 403: "AccessDenied"}
 """What a status means that came without a document: HEAD never has one."""
+_CODE = re.compile(r"[A-Za-z0-9.]+")
+"""With a dot: `KMS.DisabledException`."""
 _NONE: Mapping[str, str] = MappingProxyType({})
 
 
@@ -108,7 +127,7 @@ class S3CallError(Exception):
         # The header is MinIO's, for a HEAD (cmd/api-response.go, writeErrorResponseHeadersOnly).
         code = (told.get("Code") or headers.get("x-minio-error-code", ""))[:64] or _STATUS_CODES.get(status, "")
         region = headers.get("x-amz-bucket-region", "") or told.get("Region", "")
-        return cls(status, code if code.isalnum() else "", region=region[:64], headers=headers)
+        return cls(status, code if _CODE.fullmatch(code) else "", region=region[:64], headers=headers)
 
 
 class TransportError(Exception):
@@ -164,16 +183,16 @@ def map_errors(doing: str) -> Iterator[None]:
 
 @contextmanager
 def map_creation(doing: str) -> Iterator[None]:
-    """As `map_errors`, for a call whose definite refusal is the request's fault.
+    """As `map_errors`, for a call that may be refused for what was asked for.
 
     Raises:
-        InvalidRequestError: The store refuses this key, type or metadata.
+        InvalidRequestError: The store definitely refuses this key, type or metadata. The upload ends with it, so no other refusal is taken for that.
     """
     with map_errors(doing):
         try:
             yield
         except S3CallError as exc:
-            if exc.status == 400 and exc.code not in _ADVICE and exc.code not in _TRANSIENT | _FULL:
+            if exc.status == 400 and exc.code in _REFUSED_REQUESTS:
                 raise InvalidRequestError(f"{doing}: the store refuses it ({exc})") from exc
             raise
 

@@ -114,11 +114,43 @@ async def test_a_creation_that_names_no_upload_is_no_creation(bench: Bench, far:
     assert far.count("create") == 1
 
 
-@pytest.mark.parametrize("code", ["InvalidArgument", "InvalidRequest", "KeyTooLongError", "MetadataTooLarge"])
+@pytest.mark.parametrize("code", ["InvalidArgument", "InvalidURI", "KeyTooLongError", "MetadataTooLarge"])
 async def test_a_creation_definitely_refused_is_the_callers_fault(bench: Bench, far: ScriptedS3, code: str) -> None:
     far.script("create", refuses(400, code, "that can't be"))
     raised = await refused(bench.begin(), InvalidRequestError, far.secrets)
     assert code in raised.message
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "InvalidRequest",
+        "KMS.DisabledException",
+        "KMS.NotFoundException",
+        "InvalidBucketState",
+        "ServerSideEncryptionConfigurationNotFoundError",
+        "ThrottlingException",
+        "TokenRefreshRequired",
+        "WhateverComesNext",
+    ],
+)
+async def test_a_creation_refused_for_what_the_operator_can_mend_may_be_tried_again(
+    bench: Bench, far: ScriptedS3, code: str
+) -> None:
+    far.script("create", refuses(400, code, "not as things are"))
+    raised = await refused(bench.begin(), StoreUnavailableError, far.secrets)
+    assert code in raised.message
+    await bench.begin()
+
+
+async def test_a_creation_refused_by_something_else_than_the_store_may_be_tried_again(
+    bench: Bench, far: ScriptedS3
+) -> None:
+    page = b"<html><title>400 The plain HTTP request was sent to HTTPS port</title></html>"
+    far.script("create", says(Answer(400, page, {"Content-Type": "text/html"})))
+    raised = await refused(bench.begin(), StoreUnavailableError, far.secrets)
+    assert "HTTPS port" not in raised.message
+    await bench.begin()
 
 
 @pytest.mark.parametrize(
