@@ -7,6 +7,7 @@ import dataclasses
 import json
 import sys
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,8 @@ def sweep(*, dry_run: bool, as_json: bool, **given: Any) -> None:
             return report
 
     try:
-        report = asyncio.run(swept(settings_from(given)))
+        with redirect_stdout(sys.stderr):  # where libraries may say what they try again; stdout is for the answer
+            report = asyncio.run(swept(settings_from(given)))
     except ConfigurationError as exc:
         raise CommandError(str(exc), ExitStatus.USAGE) from exc
     account = dataclasses.asdict(report)

@@ -1,14 +1,16 @@
-"""The log of a service on a store: what its SDKs would say is in it as JSON, or not at all where it tells storage addresses."""
+"""What is told of calls to a store: in the log, as JSON; no storage address is in it, and nothing of it on stdout."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import httpx
 
-from tests.integration.http.process import service_process
+from tests.integration.http.process import environment, service_process
 from tests.integration.s3.faults.scripted import ScriptedS3, edits, refuses
 from tests.integration.s3.faults.stores import BUCKET
 
@@ -35,6 +37,23 @@ def test_no_storage_address_is_in_the_log_even_at_its_most_talkative(far: Script
     assert {line["logger"] for line in lines if line["event"] == "request"} == {"uploadcore.http"}
     assert "stamina" in {line["logger"] for line in lines}, "what is tried again is told"
     assert said == "", "and not on stdout"
+
+
+def test_a_sweep_says_on_stderr_what_it_tried_again_and_on_stdout_what_it_did(far: ScriptedS3, tmp_path: Path) -> None:
+    storage = f"s3://{BUCKET}?endpoint={far.url}&addressing=path&{OPTIONS}"
+    far.script("list_multiparts", refuses(500, "InternalError"))
+
+    ran = subprocess.run(
+        [sys.executable, "-m", "uploadcore_cli.main", "sweep", "--json"],
+        env=environment(data_dir=str(tmp_path), storage=storage),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+
+    assert json.loads(ran.stdout)["failed"] == 0
+    assert "stamina.retry_scheduled" in ran.stderr
 
 
 def _told_by_an_upload(folder: Path, storage: str) -> tuple[str, str]:
