@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    ColumnElement,
     Connection,
     Row,
+    Select,
     Text,
     bindparam,
     delete,
@@ -49,12 +51,21 @@ _DEAD_LETTERS = (
 _DEAD_LETTERS_OF = _DEAD_LETTERS.where(_d.destination == bindparam("destination_"))
 _of_destination = select(_d.sequence).where(_d.destination == bindparam("destination_"))
 _of_event = _of_destination.join(events, _c.sequence == _d.sequence).where(_c.id == bindparam("id_"))
-_SOME = {
-    (is_dead, is_one): statement.where(_d.dead_at.is_not(None) if is_dead else _d.dead_at.is_(None)).limit(
-        bindparam("limit_", type_=_BIG)
-    )
-    for is_one, statement in ((False, _of_destination), (True, _of_event))
-    for is_dead in (False, True)
+
+
+def _some(condition: ColumnElement[bool]) -> dict[bool, Select[*tuple[Any, ...]]]:
+    """Positions of deliveries to a destination: of all of them, or of one event's."""
+    return {
+        is_one: statement.where(condition).limit(bindparam("limit_", type_=_BIG))
+        for is_one, statement in ((False, _of_destination), (True, _of_event))
+    }
+
+
+_DEAD, _PENDING = _some(_d.dead_at.is_not(None)), _some(_d.dead_at.is_(None))
+# Locked in their order, which whoever changes many keeps to; and whether they are dead is asked again once they are: another may have replayed them.
+_REPLAYED = {
+    False: _DEAD[False].order_by(_d.sequence).with_for_update(),
+    True: _DEAD[True].with_for_update(of=deliveries),
 }
 _REPLAY = (
     update(deliveries)
@@ -121,29 +132,33 @@ def _dead_letter(row: Row[*tuple[Any, ...]]) -> DeadLetter:
 
 def replay(connection: Connection, destination: str, event_id: str | None, limit: int) -> int:
     """Let dead letters be claimed again, one or so many; how many."""
-    rows = _some(connection, destination, event_id, limit, dead=True)
-    if rows:
-        connection.execute(_REPLAY, {"destination_": destination, "sequences": [row[0] for row in rows]})
-    return len(rows)
+    sequences = _found(connection, _REPLAYED, destination, event_id, limit)
+    if sequences:
+        connection.execute(_REPLAY, {"destination_": destination, "sequences": sequences})
+    return len(sequences)
 
 
 def discard(connection: Connection, destination: str, event_id: str | None, limit: int) -> int:
     """Drop what a destination still has to get, dead letters first; how many."""
-    rows = _some(connection, destination, event_id, limit, dead=True)
-    rows += _some(connection, destination, event_id, limit - len(rows), dead=False)
-    if rows:
-        done(connection, rows)
-    return len(rows)
+    sequences = _found(connection, _DEAD, destination, event_id, limit)
+    sequences += _found(connection, _PENDING, destination, event_id, limit - len(sequences))
+    if sequences:
+        done(connection, [(sequence, destination) for sequence in sequences])
+    return len(sequences)
 
 
-def _some(
-    connection: Connection, destination: str, event_id: str | None, limit: int, *, dead: bool
-) -> list[tuple[int, str]]:
-    """Deliveries of a destination, dead or pending, by position."""
+def _found(
+    connection: Connection,
+    statements: Mapping[bool, Select[*tuple[Any, ...]]],
+    destination: str,
+    event_id: str | None,
+    limit: int,
+) -> list[int]:
+    """Positions of deliveries to a destination: of one event's, or of so many."""
     values: dict[str, Any] = {"destination_": destination, "limit_": limit}
     if event_id is not None:
         values["id_"] = event_id
-    return [(row.sequence, destination) for row in connection.execute(_SOME[dead, event_id is not None], values)]
+    return list(connection.scalars(statements[event_id is not None], values))
 
 
 def purge(connection: Connection, older_than: timedelta, dead_older_than: timedelta) -> int:

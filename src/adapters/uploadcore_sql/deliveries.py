@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import timedelta
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import (
@@ -13,6 +14,7 @@ from sqlalchemy import (
     Select,
     Text,
     bindparam,
+    case,
     delete,
     exists,
     func,
@@ -21,7 +23,7 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.sql.dml import Update
+from sqlalchemy.sql.dml import Delete, Update
 
 from uploadcore.ports import Delivery, FailedDelivery
 from uploadcore_sql.clock import database_now, to_microseconds
@@ -124,9 +126,28 @@ _BY_SEQUENCE = select(events).where(_c.sequence.in_(bindparam("sequences", expan
 
 # --- what became of it ---
 _IN_ORDER = _BY_SEQUENCE.with_only_columns(_c.position).order_by(_c.position).with_for_update()
-_ARRIVED = delete(deliveries).where(
-    _d.destination == bindparam("destination_"), _d.sequence.in_(bindparam("sequences", expanding=True))
-)
+
+
+def _dropping(*conditions: ColumnElement[bool]) -> dict[str, Delete]:
+    """Drops these deliveries to a destination in the order of their positions.
+
+    Whoever changes many keeps to it, so that two who do wait for one another, but not each for the other.
+    """
+    these = (
+        _d.destination == bindparam("destination_"),
+        _d.sequence.in_(bindparam("sequences", expanding=True)),
+        *conditions,
+    )
+    in_order = select(_d.sequence).where(*these).order_by(_d.sequence).with_for_update().cte("in_order")
+    return {
+        "sqlite": delete(deliveries).where(*these),
+        "postgresql": delete(deliveries).where(
+            _d.destination == bindparam("destination_"), _d.sequence == in_order.c.sequence
+        ),
+    }
+
+
+_ARRIVED = _dropping()
 _DONE = (
     update(events)
     .where(
@@ -136,16 +157,22 @@ _DONE = (
     )
     .values(delivered_at=database_now())
 )
-_failing = update(deliveries).where(
-    _d.sequence == bindparam("sequence_"),
-    _d.destination == bindparam("destination_"),
-    _d.attempts == bindparam("attempt"),
-    _d.dead_at.is_(None),
+_RETRY_AFTER = bindparam("retry_after", type_=_BIG)
+"""NULL: it is a dead letter."""
+_FAILED = (
+    update(deliveries)
+    .where(
+        _d.sequence == bindparam("sequence_"),
+        _d.destination == bindparam("destination_"),
+        _d.attempts == bindparam("attempt"),
+        _d.dead_at.is_(None),
+    )
+    .values(
+        due_at=func.coalesce(database_now() + _RETRY_AFTER, _d.due_at),
+        dead_at=case((_RETRY_AFTER.is_(None), database_now())),
+        error=bindparam("error_", type_=Text),
+    )
 )
-_FAILED = _failing.values(
-    due_at=database_now() + bindparam("retry_after", type_=_BIG), error=bindparam("error_", type_=Text)
-)
-_DEAD = _failing.values(dead_at=database_now(), error=bindparam("error_", type_=Text))
 
 
 def number(connection: Connection, destinations: Collection[str], limit: int) -> int:
@@ -174,7 +201,7 @@ def claim(connection: Connection, destination: str, limit: int, lease: timedelta
     attempts = {row.sequence: row.attempts for row in rows}
     found = {row.sequence: row for row in connection.execute(_BY_SEQUENCE, {"sequences": sorted(attempts)})}
     if orphaned := sorted(attempts.keys() - found.keys()):  # see `_orphaned`
-        connection.execute(_ARRIVED, {"destination_": destination, "sequences": orphaned})
+        connection.execute(_ARRIVED["sqlite"], {"destination_": destination, "sequences": orphaned})
     return [Delivery(event_from(found[at]), destination, attempts[at]) for at in sorted(found)]
 
 
@@ -185,28 +212,25 @@ def done(connection: Connection, done: Sequence[tuple[int, str]]) -> None:
     connection.execute(_IN_ORDER, {"sequences": sequences}).all()
     for destination in sorted({destination for _, destination in done}):
         there = [sequence for sequence, name in done if name == destination]
-        connection.execute(_ARRIVED, {"destination_": destination, "sequences": there})
+        connection.execute(_ARRIVED[connection.dialect.name], {"destination_": destination, "sequences": there})
     connection.execute(_DONE, {"sequences": sequences})
 
 
 def failed(connection: Connection, failures: Sequence[FailedDelivery]) -> None:
     """Each may be claimed again after a while, or is a dead letter; unless it was claimed by another meanwhile."""
-    retried, dead = [], []
-    for delivery, retry_after, error in failures:
-        values = {
+    values = [
+        {
             "sequence_": position_of(delivery),
             "destination_": delivery.destination,
             "attempt": delivery.attempt,
+            "retry_after": None if retry_after is None else to_microseconds(retry_after),
             "error_": error,
         }
-        if retry_after is None:
-            dead.append(values)
-        else:
-            retried.append(values | {"retry_after": to_microseconds(retry_after)})
-    if retried:
-        connection.execute(_FAILED, retried)
-    if dead:
-        connection.execute(_DEAD, dead)
+        for delivery, retry_after, error in failures
+    ]
+    if values:
+        # One after the other, and so in order: see `_dropping`.
+        connection.execute(_FAILED, sorted(values, key=itemgetter("destination_", "sequence_")))
 
 
 def position_of(delivery: Delivery) -> int:

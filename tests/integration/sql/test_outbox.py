@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import cast
@@ -14,10 +14,12 @@ from typing import cast
 import asyncpg
 import pytest
 
+from tests.integration.sql.test_postgres import until_waiting_for_a_lock
 from uploadcore import Event, UploadCore
+from uploadcore.ports import Delivery, FailedDelivery, Transaction
 from uploadcore.publishing import CallbackPublisher
 from uploadcore.testing import make_event
-from uploadcore.testing.outbox import claimed, delivered, numbered, purged, relayed, written
+from uploadcore.testing.outbox import claimed, delivered, failed, numbered, purged, relayed, written
 from uploadcore_memory import MemoryEventPublisher, MemoryObjectStore
 from uploadcore_sql import SqlDatabase
 from uploadcore_sql.postgres import PostgresBackend
@@ -33,6 +35,14 @@ def either(request: pytest.FixtureRequest) -> SqlDatabase:
 @pytest.fixture
 async def admin(emptied: SqlDatabase, emptied_url: str) -> AsyncIterator[asyncpg.Connection]:
     """A connection of somebody else, to the same database."""
+    connection = await asyncpg.connect(emptied_url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def somebody(emptied: SqlDatabase, emptied_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """Another connection, which holds locks."""
     connection = await asyncpg.connect(emptied_url)
     yield connection
     await connection.close()
@@ -118,11 +128,7 @@ async def test_of_two_destinations_that_finish_an_event_at_once_the_second_knows
     async with emptied.transaction() as tx:
         await tx.outbox.delivered(one)
         second = asyncio.create_task(delivered(emptied, *reversed(two)))
-        waiting = (
-            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-        )
-        while not await admin.fetchval(waiting):  # noqa: ASYNC110 - a server tells nobody
-            await asyncio.sleep(0)
+        await until_waiting_for_a_lock(admin)
     await second
 
     assert await admin.fetchval("SELECT count(*) FROM uploadcore_events WHERE delivered_at IS NULL") == 0
@@ -199,6 +205,70 @@ async def test_a_relay_killed_between_delivery_and_record_delivers_again_with_th
 
     assert [(event.id, event.position) for event in heard] == [("a", 1)]
     assert (await core.relay()).delivered == 0
+
+
+# --- waiting for one another ----------------------------------------------------------------------------------------
+
+
+async def deliver(tx: Transaction, deliveries: Sequence[Delivery]) -> None:
+    await tx.outbox.delivered(deliveries)
+
+
+async def fail(tx: Transaction, deliveries: Sequence[Delivery]) -> None:
+    """One of them for good, the others are to be tried again."""
+    first, second, third = deliveries
+    await tx.outbox.failed(
+        [FailedDelivery(first, HOUR, "503"), FailedDelivery(second, HOUR, "503"), FailedDelivery(third, None, "410")]
+    )
+
+
+async def replay(tx: Transaction, deliveries: Sequence[Delivery]) -> None:
+    assert await tx.outbox.replay("here", event_id=None, limit=10) == len(deliveries)
+
+
+async def discard(tx: Transaction, deliveries: Sequence[Delivery]) -> None:
+    assert await tx.outbox.discard("here", event_id=None, limit=10) == len(deliveries)
+
+
+async def purge(tx: Transaction, deliveries: Sequence[Delivery]) -> None:
+    assert await tx.outbox.purge(older_than=HOUR, dead_older_than=-HOUR) == len(deliveries)
+
+
+@pytest.mark.parametrize(
+    ("change", "are_dead"),
+    [(deliver, False), (fail, False), (discard, False), (discard, True), (replay, True), (purge, True)],
+)
+async def test_whoever_changes_many_deliveries_takes_them_in_order_so_that_none_waits_in_a_circle(
+    emptied: SqlDatabase,
+    admin: asyncpg.Connection,
+    somebody: asyncpg.Connection,
+    change: Callable[[Transaction, Sequence[Delivery]], Awaitable[None]],
+    are_dead: bool,
+) -> None:
+    await written(emptied, (make_event(name, upload_id=name) for name in "abc"))
+    await numbered(emptied, "here")
+    last_first = (await claimed(emptied))[::-1]
+    if are_dead:
+        await failed(emptied, *last_first, retry_after=None)
+    third, second, _ = (delivery.event.position for delivery in last_first)
+    for delivery in last_first:  # as they lie in the table, too, the last comes first
+        await admin.execute(
+            "UPDATE uploadcore_deliveries SET error = 'moved' WHERE sequence = $1", delivery.event.position
+        )
+    await admin.execute("ANALYZE uploadcore_deliveries")  # so few that it is read as it lies
+
+    async def change_them() -> None:
+        async with emptied.transaction() as tx:
+            await change(tx, last_first)
+
+    async with somebody.transaction():
+        await somebody.execute("SELECT 1 FROM uploadcore_deliveries WHERE sequence = $1 FOR UPDATE", second)
+        changing = asyncio.create_task(change_them())
+        await until_waiting_for_a_lock(admin)
+        free = await admin.fetch("SELECT sequence FROM uploadcore_deliveries FOR UPDATE SKIP LOCKED")
+    await changing
+
+    assert [row[0] for row in free] == [third], "who waits for the second has the first, and not the third"
 
 
 # --- being woken --------------------------------------------------------------------------------------------------
