@@ -165,10 +165,9 @@ def purge(connection: Connection, older_than: timedelta, dead_older_than: timede
     """Drop old dead letters and events that are done with; how many."""
     values = {"dead_older_than": to_microseconds(dead_older_than), "limit_": PURGED_AT_ONCE}
     dead = [(row.sequence, row.destination) for row in connection.execute(_OLD_DEAD, values)]
-    if dead:
-        done(connection, dead)
+    purged = done(connection, dead, dead_older_than=dead_older_than) if dead else 0
     values = {"older_than": to_microseconds(older_than), "limit_": PURGED_AT_ONCE}
-    return len(dead) + connection.execute(_PURGE[connection.dialect.name], values).rowcount
+    return purged + connection.execute(_PURGE[connection.dialect.name], values).rowcount
 
 
 def backlog(connection: Connection, destinations: Collection[str]) -> tuple[Backlog, ...]:

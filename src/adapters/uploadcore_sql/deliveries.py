@@ -148,6 +148,7 @@ def _dropping(*conditions: ColumnElement[bool]) -> dict[str, Delete]:
 
 
 _ARRIVED = _dropping()
+_LONG_DEAD = _dropping(_d.dead_at < database_now() - bindparam("dead_older_than", type_=_BIG))
 _DONE = (
     update(events)
     .where(
@@ -205,15 +206,23 @@ def claim(connection: Connection, destination: str, limit: int, lease: timedelta
     return [Delivery(event_from(found[at]), destination, attempts[at]) for at in sorted(found)]
 
 
-def done(connection: Connection, done: Sequence[tuple[int, str]]) -> None:
-    """Nothing of these positions is to be delivered to these destinations any more."""
+def done(connection: Connection, done: Sequence[tuple[int, str]], *, dead_older_than: timedelta | None = None) -> int:
+    """Nothing of these positions is to be delivered to these destinations any more; how many were.
+
+    With `dead_older_than`, only what has been dead for longer: it may have been replayed since it was looked up.
+    """
+    drop, values = _ARRIVED[connection.dialect.name], {}
+    if dead_older_than is not None:
+        drop, values = _LONG_DEAD[connection.dialect.name], {"dead_older_than": to_microseconds(dead_older_than)}
     sequences = sorted({sequence for sequence, _ in done})
     # Of two that finish an event at two destinations, the second sees that it is the last; in order, so that they don't wait for each other.
     connection.execute(_IN_ORDER, {"sequences": sequences}).all()
+    dropped = 0
     for destination in sorted({destination for _, destination in done}):
         there = [sequence for sequence, name in done if name == destination]
-        connection.execute(_ARRIVED[connection.dialect.name], {"destination_": destination, "sequences": there})
+        dropped += connection.execute(drop, {"destination_": destination, "sequences": there, **values}).rowcount
     connection.execute(_DONE, {"sequences": sequences})
+    return dropped
 
 
 def failed(connection: Connection, failures: Sequence[FailedDelivery]) -> None:

@@ -271,6 +271,46 @@ async def test_whoever_changes_many_deliveries_takes_them_in_order_so_that_none_
     assert [row[0] for row in free] == [third], "who waits for the second has the first, and not the third"
 
 
+async def test_a_dead_letter_that_is_replayed_while_a_purge_waits_is_delivered(
+    emptied: SqlDatabase, admin: asyncpg.Connection, somebody: asyncpg.Connection
+) -> None:
+    await written(emptied, [make_event("a")])
+    await numbered(emptied, "here", "there")
+    await failed(emptied, *await claimed(emptied), retry_after=None)
+
+    async with somebody.transaction():  # as of who records that it has arrived there
+        await somebody.execute("SELECT 1 FROM uploadcore_events FOR UPDATE")
+        purging = asyncio.create_task(purged(emptied, dead_older_than=-HOUR))
+        await until_waiting_for_a_lock(admin)
+        async with emptied.transaction() as tx:
+            assert await tx.outbox.replay("here", event_id=None, limit=10) == 1
+    assert await purging == 0
+
+    assert await relayed(emptied) == ["a"]
+
+
+async def test_a_dead_letter_that_another_has_just_replayed_is_not_replayed_again(
+    emptied: SqlDatabase, admin: asyncpg.Connection
+) -> None:
+    """It may have been claimed since: a second relay would get it as well."""
+    await written(emptied, [make_event("a")])
+    await numbered(emptied, "here")
+    await failed(emptied, *await claimed(emptied), retry_after=None)
+
+    async def replay_too() -> int:
+        async with emptied.transaction() as tx:
+            return await tx.outbox.replay("here", event_id="a", limit=10)
+
+    async with emptied.transaction() as tx:
+        assert await tx.outbox.replay("here", event_id="a", limit=10) == 1
+        second = asyncio.create_task(replay_too())
+        await until_waiting_for_a_lock(admin)
+        assert len(await tx.outbox.claim("here", 10, lease=HOUR)) == 1
+    assert await second == 0
+
+    assert await claimed(emptied) == []
+
+
 # --- being woken --------------------------------------------------------------------------------------------------
 
 
