@@ -33,7 +33,7 @@ from uploadcore.ports import Clock, Database, ObjectStore
 from uploadcore.records import existing_file
 from uploadcore.states import UploadState
 from uploadcore.steps import UploadSteps
-from uploadcore.upload import Upload
+from uploadcore.upload import Condition, Timer, Upload
 from uploadcore.views import SweepReport
 
 __all__ = ["Sweeper"]
@@ -159,10 +159,8 @@ class Sweeper:
 
     async def _see_to(self, upload: Upload, freed: Freed) -> str:
         """Do what is due, and name it."""
-        if upload.state is UploadState.UPLOADING:
-            return _of_end(await self._steps.expire(upload, freed), "expired")
-        if upload.state is UploadState.PENDING:
-            return await self._see_to_pending(upload, freed)
+        if upload.state in {UploadState.UPLOADING, UploadState.PENDING}:
+            return await self._see_to_open(upload, freed)
         if upload.state is UploadState.COMPLETING:
             upload = await self._steps.take_over(upload)
             with suppress(PartsMissingError, ChecksumMismatchError):  # back to uploading: its client sees why
@@ -174,13 +172,25 @@ class Sweeper:
             return _of_end(await self._steps.clean(upload, freed), "cleaned")
         return await self._recheck(upload, freed)
 
-    async def _see_to_pending(self, upload: Upload, freed: Freed) -> str:
-        """Expire it, or else go on where its opener stopped."""
+    async def _see_to_open(self, upload: Upload, freed: Freed) -> str:
+        """Expire it, or else, if it is pending, go on where its opener stopped."""
         try:
             return _of_end(await self._steps.expire(upload, freed), "expired")
         except VersionConflictError:
+            if upload.state is not UploadState.PENDING:
+                raise
             await self._steps.open(await self._steps.take_over(upload))
             return "opened"
+        except StoreUnavailableError:
+            await self._put_off(upload)
+            raise
+
+    async def _put_off(self, upload: Upload) -> None:
+        """Not at the head of every pass: many that the store does not answer for would keep all others from being seen to."""
+        with suppress(VersionConflictError):  # its opener is at work, or somebody else was faster
+            if upload.state is UploadState.PENDING:
+                upload = await self._steps.save(upload.lease_given_up().only_if(Condition(Timer.LEASE, passed=True)))
+            await self._steps.save(upload.put_off())
 
     async def _recheck(self, upload: Upload, freed: Freed) -> str:
         """Every URL has run out: remove what landed after the upload was cleaned, or after its file was deleted or replaced.

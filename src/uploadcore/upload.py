@@ -227,6 +227,13 @@ class Upload:
         transition = self._closing(UploadInput.DEADLINE_PASSED, Reason.EXPIRED, lease)
         return transition.only_if(Condition(Timer.DEADLINE, passed=True))
 
+    def put_off(self) -> Transition:
+        """No change of state: its time is over and nothing could be done, so it goes behind all else that is due.
+
+        A deadline that has passed is set to the moment of the save, and has passed still: whatever is decided by it is decided as before.
+        """
+        return Transition(self).setting(Timer.DEADLINE, timedelta(0)).only_if(Condition(Timer.DEADLINE, passed=True))
+
     def cleaned(self, *, recheck_after: timedelta) -> Transition:
         """The store holds nothing of it any more."""
         happened, event = {

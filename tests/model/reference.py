@@ -50,7 +50,7 @@ TERMINAL_EVENTS = {
 }
 FROZEN = (
     *("id", "owner", "file_id", "filename", "content_type", "plan", "strategy", "metadata", "fingerprint", "checksum"),
-    *("reserved_bytes", "created_at", "expires_at"),
+    *("reserved_bytes", "created_at"),
 )
 INSTALLATION_MARKER = ".installation"
 
@@ -300,7 +300,10 @@ class Reference:
 
     def _check_conditions(self, old: Upload, new: Upload) -> None:
         now, name = self._clock.now(), new.id
-        assert new.expires_at is not None, "set by add"
+        assert old.expires_at is not None, "set by add"
+        assert new.expires_at is not None, "never cleared"
+        if new.expires_at != old.expires_at and max(old.expires_at, new.expires_at) > now:
+            self.broken(3, f"{name}: its deadline was moved from {old.expires_at} to {new.expires_at}")
         if old.state is S.ABORTING and new.reason is not old.reason:
             self.broken(6, f"{name} was closed because {old.reason}, then because {new.reason}")
         if new.state is old.state:

@@ -197,6 +197,12 @@ def test_a_recheck_changes_its_timer_only(after: timedelta | None) -> None:
     assert upload.recheck(after) == Transition(upload, timers={Timer.RECHECK: after})
 
 
+def test_put_off_a_deadline_that_has_passed_is_now_and_nothing_else_changes() -> None:
+    upload = upload_in(S.UPLOADING)
+    passed = Condition(Timer.DEADLINE, passed=True)
+    assert upload.put_off() == Transition(upload, timers={Timer.DEADLINE: timedelta(0)}, conditions=(passed,))
+
+
 def test_an_event_tells_what_happened_and_has_an_id_of_its_version_and_type() -> None:
     [event] = upload_in(S.COMPLETING, expected=EXPECTED).assembled().events
     assert (event.id, event.owner, event.upload_id, event.file_id) == ("u-8-completed", "u_1", "u", "file-of-u")

@@ -435,6 +435,22 @@ class UploadRecordsContract:
         await added_upload(database, make_upload("a"), lifetime=-HOUR, lease=-HOUR)
         assert await due(database) == ["a"]
 
+    async def test_what_was_put_off_is_due_after_all_else_and_its_deadline_has_passed_still(
+        self, database: Database
+    ) -> None:
+        upload = await added_upload(database, make_upload("a", state=UploadState.UPLOADING), lifetime=-2 * HOUR)
+        await added_upload(database, make_upload("b", state=UploadState.UPLOADING), lifetime=-HOUR)
+        assert await due(database) == ["a", "b"]
+        upload = await saved(database, upload.put_off())
+        assert await due(database) == ["b", "a"]
+        assert (await saved(database, upload.deadline_passed(LEASE))).reason is Reason.EXPIRED
+
+    async def test_what_is_not_due_can_not_be_put_off(self, database: Database) -> None:
+        upload = await added_upload(database, make_upload(state=UploadState.UPLOADING), lifetime=HOUR)
+        with pytest.raises(VersionConflictError):
+            await saved(database, upload.put_off())
+        assert await stored(database, upload.id) == upload
+
     # --- by_keys --------------------------------------------------------------------------------------------------
 
     async def test_by_keys_finds_whole_keys_only(self, database: Database) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import timedelta
 
@@ -10,9 +11,9 @@ import pytest
 
 from tests.unit.core.rig import BODY, OWNER, Rig, until
 from uploadcore import SweepReport, UploadConfig, UploadState, orphans, sweeper
-from uploadcore.errors import DatabaseUnavailableError, StorageFullError, StoreUnavailableError
-from uploadcore.ports import ObjectHeaders
-from uploadcore.upload import Address
+from uploadcore.errors import DatabaseUnavailableError, StorageFullError, StoreUnavailableError, UploadClosedError
+from uploadcore.ports import ObjectHeaders, StoredObject
+from uploadcore.upload import Address, Lease
 from uploadcore_memory import MEMORY_CAPABILITIES, MemoryObjectStore
 from uploadcore_memory.database import _Idempotency
 
@@ -241,6 +242,77 @@ async def test_a_recheck_the_store_does_not_answer_does_not_stand_at_the_head_of
 
     assert report.failed == 1
     assert rig.only().recheck_at == rig.clock.now() + rig.config.sweep_interval
+
+
+def keep_out_of_reach(rig: Rig, keys: Collection[str]) -> None:
+    """The store does not say what stands under these keys."""
+
+    async def head(address: Address) -> StoredObject | None:
+        if address.key in keys:
+            raise StoreUnavailableError("that bucket may not be read any more")
+        return await MemoryObjectStore.head(rig.store, address)
+
+    rig.store.__dict__["head"] = head
+
+
+async def test_those_the_store_never_answers_for_keep_no_other_from_being_seen_to() -> None:
+    rig = Rig(config=UploadConfig(batch=2))
+    keep_out_of_reach(rig, {rig.upload((await rig.begin()).id).address.key for _ in range(2 * sweeper.CHOICE)})
+    rig.after(days=1, hours=1)
+    upload = await rig.sent()
+    rig.store.faults.fail("complete_multipart", StoreUnavailableError("away"))
+    assert (await rig.complete(upload.id)).file is None
+
+    for _ in range(200):
+        rig.after(minutes=1)
+        await rig.core.sweep()
+
+    assert rig.upload(upload.id).state is UploadState.COMPLETED
+
+
+async def sweep_in_vain(rig: Rig) -> None:
+    keep_out_of_reach(rig, {rig.only().address.key})
+    assert (await rig.core.sweep()).failed == 1
+    del rig.store.__dict__["head"]
+
+
+async def test_a_deadline_that_was_put_off_has_passed_still(rig: Rig) -> None:
+    upload = await rig.sent()
+    rig.after(days=1, minutes=5)
+    await sweep_in_vain(rig)
+    assert rig.only().expires_at == rig.clock.now()
+    assert rig.only().state is UploadState.UPLOADING
+
+    with pytest.raises(UploadClosedError):
+        await rig.complete(upload.id)
+    await rig.core.sweep()
+
+    assert rig.only().state is UploadState.EXPIRED
+
+
+async def test_a_pending_upload_is_put_off_by_its_lease_and_its_deadline_if_it_has_passed(rig: Rig) -> None:
+    await pending(rig)
+    deadline = rig.only().expires_at
+    rig.after(hours=1)
+    await sweep_in_vain(rig)
+    assert (rig.only().lease_until, rig.only().expires_at) == (rig.clock.now(), deadline)
+
+    rig.after(days=1)
+    await sweep_in_vain(rig)
+
+    assert (rig.only().lease_until, rig.only().expires_at) == (rig.clock.now(), rig.clock.now())
+
+
+async def test_a_pending_upload_whose_opener_is_at_work_is_not_put_off(rig: Rig) -> None:
+    await pending(rig)
+    rig.after(days=1)
+    async with rig.database.inner.transaction() as tx:
+        await tx.uploads.save(rig.only().lease_taken_over(Lease("its opener", timedelta(seconds=30))))
+    held = rig.only()
+
+    await sweep_in_vain(rig)
+
+    assert rig.only() == held
 
 
 async def test_the_content_of_a_file_that_stands_survives_a_recheck(rig: Rig) -> None:
