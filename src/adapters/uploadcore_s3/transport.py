@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from io import BytesIO
+from http.client import HTTPResponse
+from io import BufferedReader, BytesIO, RawIOBase
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -103,20 +104,24 @@ class Transport:
             S3CallError: The answer is an error, whatever its status.
             TransportError: There is none, or not a whole one.
         """
-        deadline = _until.get(time.monotonic() + 60)
+        with call_within(_until.get(time.monotonic() + 60)):
+            return self._send(method, url, headers, body, is_store=is_store)
+
+    def _send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, *, is_store: bool) -> Answer:
         response = None
         try:
             began = time.monotonic()
-            response = self._requested(method, url, headers, body, deadline)
+            response = self._requested(method, url, headers, body)
             told = {name.lower(): value for name, value in response.headers.items()}
             if is_store and self._clock is not None:
                 self._clock.heard(told, took=time.monotonic() - began)
-            content = response.read() if method == "HEAD" else self._read(response, deadline)
+            content = response.read() if method == "HEAD" else self._read(response)
         except BaseException as exc:
             if response is not None:
                 response.close()  # half read, it must not serve another call
             if isinstance(exc, (HTTPError, OSError, ValueError)):
-                raise TransportError(_told(exc)) from exc
+                # What took all the time of a call would take it again.
+                raise TransportError(_told(exc), is_retryable=_left() > 0) from exc
             raise
         answer = Answer(response.status, told, content)
         if answer.status >= 300 or is_error(answer.body):
@@ -142,14 +147,14 @@ class Transport:
                 connected.shutdown(socket.SHUT_RDWR)
 
     def _requested(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, deadline: float
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None
     ) -> urllib3.BaseHTTPResponse:
         parts = urlsplit(url)
         proxy = None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
         pool = self._pool(proxy).connection_from_host(parts.hostname, parts.port, parts.scheme)
         # The target as the SDK signed it: urllib3's own `urlopen` of a pool manager would resolve dots in a key.
         target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
-        left = deadline - time.monotonic()
+        left = _left()
         if left <= 0:
             raise TransportError("there was no time left to ask the store", is_retryable=False)
         return pool.urlopen(
@@ -165,7 +170,7 @@ class Transport:
             decode_content=False,
         )
 
-    def _read(self, response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
+    def _read(self, response: urllib3.BaseHTTPResponse) -> bytes:
         """The body as it comes. `read1`, for `read` would wait for a whole block while single bytes keep it from timing out."""
         chunks: list[bytes] = []
         size = 0
@@ -173,8 +178,6 @@ class Transport:
             size += len(chunk)
             if size > MAX_ANSWER_SIZE:
                 raise TransportError("the store's answer is too long to be one", is_retryable=False)
-            if time.monotonic() > deadline:
-                raise TransportError("the store's answer did not end in time", is_retryable=False)
             chunks.append(chunk)
         # White space that kept the connection alive; an XML declaration must come first.
         return b"".join(chunks).lstrip()
@@ -202,15 +205,58 @@ class Transport:
         return pool
 
 
+def _left() -> float:
+    """Seconds until the call under way is given up."""
+    return _until.get() - time.monotonic()
+
+
+class _Received(RawIOBase):
+    """What comes from a socket, waited for until the call is given up. A socket's own timeout begins anew with every byte."""
+
+    def __init__(self, connected: socket.socket, raw: RawIOBase) -> None:
+        self._connected = connected
+        self._raw = raw
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = _left()
+        if left <= 0:
+            raise TimeoutError
+        usual = self._connected.gettimeout()
+        self._connected.settimeout(left)
+        try:
+            return self._raw.readinto(buffer)
+        finally:
+            self._connected.settimeout(usual)  # the next request's sending has a time of its own
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Response(HTTPResponse):
+    """An answer whose head has to come in time too, not its body alone; and so has a proxy's, to CONNECT."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        self.fp = BufferedReader(_Received(sock, self.fp.detach()))
+
+
 def _pool_classes(transport: Transport) -> dict[str, type[urllib3.HTTPConnectionPool]]:
-    """urllib3's own, but each connection is remembered once it is made."""
+    """urllib3's own, but each connection is remembered once it is made, and reads no longer than the call may take."""
 
     class Plain(HTTPConnection):
+        response_class = _Response
+
         def connect(self) -> None:
             super().connect()
             transport.opened(self.sock)
 
     class Secure(HTTPSConnection):
+        response_class = _Response
+
         def connect(self) -> None:
             super().connect()
             transport.opened(self.sock)

@@ -666,6 +666,14 @@ def hangs_in_body(call: Call) -> None:
     hangs(call)
 
 
+def drips_head(call: Call) -> None:
+    """Begin the head of an answer, and send a byte of it every now and then, for ever."""
+    call.handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Drip: ")
+    while not call.handler.far.let_go.wait(0.05) and not call.handler.is_deserted():
+        call.handler.wfile.write(b"a")
+    call.handler.cut()
+
+
 def waits(gate: threading.Event) -> Script:
     """Answer once the gate is open."""
 

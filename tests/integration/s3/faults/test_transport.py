@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.s3.faults.scripted import ScriptedS3, hangs, hangs_in_body, waits
+from tests.integration.s3.faults.scripted import ScriptedS3, drips, drips_head, hangs, hangs_in_body, waits
 from tests.integration.s3.faults.stores import (
     BUCKET,
     MINUTE,
@@ -61,6 +61,20 @@ async def test_an_answer_that_does_not_come_is_waited_for_only_so_long(
     far.always("list_parts", script)
     async with at_most(20):
         await refused(bench.store.list_parts(OBJECT), StoreUnavailableError, far.secrets)
+
+
+@pytest.mark.parametrize("script", [drips_head, drips(None, gap=0.05)], ids=["the_head", "the_body"])
+async def test_an_answer_that_drips_holds_a_thread_no_longer_than_its_call(
+    bench_of: Callable[..., Any], far: ScriptedS3, script: Any
+) -> None:
+    bench: Bench = await bench_of(timeouts=Timeouts(call=0.3, retries=0.5), threads=2)
+    far.always("list_parts", script)
+
+    async with at_most(20):
+        await refused(bench.store.list_parts(OBJECT), StoreUnavailableError, far.secrets)
+
+    await until(lambda: far.in_flight["list_parts"] == 0, seconds=5)
+    assert far.count("list_parts") == 1, "what took all the time of a call is not asked again"
 
 
 async def test_calls_that_hang_leave_the_rest_of_the_process_alone(
