@@ -7,6 +7,7 @@ import fcntl
 import os
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -331,13 +332,20 @@ class FilesystemObjectStore:
             await self._opened().run(self._put_marker, self._own(address).key, headers)
 
     def _put_marker(self, key: str, headers: ObjectHeaders) -> None:
+        lock = self._objects.lock(key)
         staged = self._objects.stage()
-        self._objects.create_data(staged)
-        etag = f'"{staged.name}"'
-        record = ObjectRecord(staged.name, key, 0, etag, 0, headers.content_type, dict(headers.metadata))
-        with self._objects.lock(key):
-            self._objects.decide(staged, record)
-            self._objects.install(staged)
+        try:
+            self._objects.create_data(staged)
+            etag = f'"{staged.name}"'
+            record = ObjectRecord(staged.name, key, 0, etag, 0, headers.content_type, dict(headers.metadata))
+            with lock:
+                self._objects.decide(staged, record)
+                self._objects.install(staged)
+        except OSError:
+            with suppress(OSError):
+                if not self._objects.is_decided(staged):
+                    self._objects.discard(staged)
+            raise
 
     # --- what the data endpoint needs -----------------------------------------------------------------------------
 

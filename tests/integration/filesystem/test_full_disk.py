@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.filesystem.serving import files_below, serving, stored_sizes
-from uploadcore.errors import StorageFullError
+from tests.integration.filesystem.serving import HEADERS, files_below, serving, stored_sizes
+from uploadcore.errors import InvalidRequestError, StorageFullError
 from uploadcore.upload import Address
 
 MIB = 1024 * 1024
@@ -86,6 +86,29 @@ async def test_an_object_without_room_is_507_and_leaves_nothing(disk: Disk) -> N
         assert files_below(served.root) == set()
         disk.make_room()
         assert (await served.send(signed, bytes(4 * MIB))).status_code == 200
+
+
+async def test_a_marker_without_room_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pwritev(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async with serving(tmp_path / "store") as served:
+        address = Address("files", "up/installation")
+        with monkeypatch.context() as full:
+            full.setattr(os, "pwritev", pwritev)
+            for _ in range(3):
+                with pytest.raises(StorageFullError):
+                    await served.store.put_marker(address, HEADERS)
+        assert files_below(served.root) == set()
+        await served.store.put_marker(address, HEADERS)
+        assert await served.store.head(address) is not None
+
+
+async def test_a_marker_under_a_key_that_is_none_leaves_nothing(tmp_path: Path) -> None:
+    async with serving(tmp_path / "store") as served:
+        with pytest.raises(InvalidRequestError):
+            await served.store.put_marker(Address("files", "a" * 1025), HEADERS)
+        assert files_below(served.root) == set()
 
 
 async def test_a_completion_without_room_to_copy_leaves_the_upload_as_it_was(
