@@ -118,14 +118,14 @@ class RedisCache:
     async def open(self) -> None:
         """Connect, for a second at most: a Redis that is away does not keep a service from starting."""
         if self._client is None:
-            self._client = connect(
+            client = self._client = connect(
                 self._url,
                 self._tls,
                 # Less than a whole call has: a cluster's client looks for the new topology when a node times out, not when we cut it.
                 socket_timeout=self._timeout * 0.8,
                 max_connections=self._max_connections + 1,  # the probe's
             )
-            if not await self._probe():
+            if not await self._probe() and self._client is client:
                 self._breaker.trip()
 
     async def close(self) -> None:
@@ -222,15 +222,17 @@ class RedisCache:
         Raises:
             UnansweredError: There was no answer, or an error for one.
         """
-        if self._client is None or self._breaker.is_open:
+        client = self._client
+        if client is None or self._breaker.is_open:
             raise UnansweredError
         try:
             async with asyncio.timeout(self._timeout), self._slots:
-                answer = await ask(self._client)
+                answer = await ask(client)
         except Exception as exc:
             # Whatever it is, redis-py's own slips on a connection that breaks included: a cache costs latency only.
-            self._probe_key = key  # in a cluster this one's node is away, others may not be
-            self._breaker.failed()
+            if self._client is client:  # else it was closed meanwhile: nothing is to be probed any more
+                self._probe_key = key  # in a cluster this one's node is away, others may not be
+                self._breaker.failed()
             self._warn(exc)
             raise UnansweredError from exc
         self._breaker.succeeded()
