@@ -36,6 +36,7 @@ class Completing:
         self._steps = steps
         self._clock = clock
         self._config = config
+        self._fencing: set[asyncio.Task[Upload]] = set()
         self._assembling: dict[str, asyncio.Task[Upload]] = {}
 
     async def whole(
@@ -58,6 +59,10 @@ class Completing:
             listed = await self._steps.listed(upload)
         except NoSuchMultipartError:
             found = await self._store.head(upload.address)
+            if found is not None and size is not None and size != found.size:
+                raise InvalidRequestError(
+                    f"upload {upload.id!r} was assembled before, of {found.size} bytes, not {size}", upload_id=upload.id
+                ) from None
             if found is not None:
                 return replace(expected_by_size(upload, found.size), checksum=checksum), None
             upload, listed = await self._steps.reopen(upload), []
@@ -80,8 +85,30 @@ class Completing:
         with suppress(VersionConflictError):
             await self._steps.expire(upload)
 
-    def start(self, upload: Upload, parts: Sequence[StoredPart] | None) -> None:
-        """Assemble in a task of its own, which outlives the caller."""
+    async def begin(self, upload: Upload, expected: Expected, parts: Sequence[StoredPart] | None) -> Upload:
+        """Fence it, and assemble it in a task of its own. Both outlive the caller: there is no fence without somebody at work.
+
+        Raises:
+            VersionConflictError: Somebody else changed the upload, or its deadline has passed.
+            DatabaseUnavailableError: Not known whether it was fenced.
+        """
+        fencing = asyncio.create_task(self._fence(upload, expected, parts))
+        self._fencing.add(fencing)
+
+        def ended(fencing: asyncio.Task[Upload]) -> None:
+            self._fencing.discard(fencing)
+            if not fencing.cancelled():
+                fencing.exception()  # told to the caller, if it is still there
+
+        fencing.add_done_callback(ended)
+        return await asyncio.shield(fencing)
+
+    async def _fence(self, upload: Upload, expected: Expected, parts: Sequence[StoredPart] | None) -> Upload:
+        fenced = await self._steps.save(upload.fenced(expected, self._steps.lease))
+        self._start(fenced, parts)
+        return fenced
+
+    def _start(self, upload: Upload, parts: Sequence[StoredPart] | None) -> None:
         task = asyncio.create_task(self._steps.assemble(upload, parts))
         self._assembling[upload.id] = task
 
@@ -118,6 +145,8 @@ class Completing:
 
     async def close(self) -> None:
         """Stop assembling; leases are given up, so that another process goes on at once."""
+        if self._fencing:
+            await asyncio.wait(self._fencing)
         tasks = list(self._assembling.values())
         for task in tasks:
             task.cancel()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from types import MappingProxyType
 
 from uploadcore.config import UploadConfig
-from uploadcore.errors import StoreUnavailableError
+from uploadcore.errors import StorageFullError, StoreUnavailableError
 from uploadcore.ports import Clock, Database, ObjectHeaders, ObjectStore
 from uploadcore.upload import Address
 
@@ -53,7 +54,8 @@ class Installation:
         found = await self._store.head(marker)
         if found is None and marks:
             headers = ObjectHeaders("application/octet-stream", MappingProxyType({INSTALLATION_MARKER: installation}))
-            await self._store.put_marker(marker, headers)
+            with suppress(StorageFullError):  # a sweep makes room; the next one marks
+                await self._store.put_marker(marker, headers)
             found = await self._store.head(marker)
         if found is None:
             return False

@@ -21,6 +21,7 @@ from uploadcore.errors import (
     NoSuchMultipartError,
     PartsMissingError,
     PartsRejectedError,
+    StorageFullError,
     StoreUnavailableError,
     UploadCoreError,
     VersionConflictError,
@@ -134,6 +135,7 @@ class UploadSteps(Cleaning):
         Raises:
             PartsMissingError: The store refused the parts; the upload is `uploading` again.
             ChecksumMismatchError: The store found another checksum before assembling; likewise.
+            StorageFullError: The store has no room to assemble it in; likewise.
             VersionConflictError: Somebody else took over.
         """
         async with self._held(upload) as held:
@@ -150,20 +152,22 @@ class UploadSteps(Cleaning):
     async def _assemble(self, held: Held, parts: Sequence[StoredPart] | None) -> Upload:
         upload = held.upload
         is_multipart = upload.strategy is Strategy.MULTIPART
+        is_last_try = False
         if parts is None:
             found = await self.store.head(upload.address)
             if found is not None:
                 return await self._settle(held, found)
-            if self._is_older(upload, self.config.give_up_after):
-                return await self._give_up(held)
             if is_multipart and not self._may_complete_again(upload):
                 return await self._advance(held, Upload.lease_given_up)
+            is_last_try = upload.called_after(self.config.give_up_after)
             parts = await self._parts_to_assemble(held) if is_multipart else None
         known = is_multipart and parts is not None and await self._complete(held, parts)
         found = await self.store.head(upload.address)
         if found is not None:
             return await self._settle(held, found)
-        return await (self._advance(held, Upload.lease_given_up) if known else self._lost(held))
+        if not known:
+            return await self._lost(held)
+        return await (self._give_up(held) if is_last_try else self._advance(held, Upload.lease_given_up))
 
     async def _complete(self, held: Held, parts: Sequence[StoredPart]) -> bool:
         """Call the store. `False` if it knows no such multipart upload; any other answer is for a look at the object to tell."""
@@ -175,6 +179,9 @@ class UploadSteps(Cleaning):
             return False
         except StoreUnavailableError:
             log.info("upload %s: completion is in doubt, looking", upload.id, extra={"upload_id": upload.id})
+        except StorageFullError:
+            await self._advance(held, Upload.assembly_rejected)
+            raise
         except ChecksumMismatchError as exc:
             await self._advance(held, Upload.assembly_rejected)
             raise ChecksumMismatchError(
@@ -191,19 +198,25 @@ class UploadSteps(Cleaning):
         return True
 
     async def _parts_to_assemble(self, held: Held) -> Sequence[StoredPart] | None:
-        """After a take-over: the parts as listed now; `None` if the store knows no such multipart upload."""
-        upload = held.upload
+        """After a take-over: the parts as listed now, noted as what the store is told once more; `None` if it knows no such multipart upload.
+
+        Those of the fence: others that were sent since, to an upload of unknown size, are left out. To go back to `uploading` for them would
+        let what the call before may still bring about pass for the whole.
+        """
+        upload, fenced = held.upload, expected_of(held.upload)
         try:
             listed = await self.store.list_parts(upload.address)
         except NoSuchMultipartError:
             return None
-        ledger = PartLedger(upload.plan, listed, size=upload.size)
+        ledger = PartLedger(
+            upload.plan, [part for part in listed if part.part_number <= fenced.part_count], size=upload.size
+        )
         if not ledger.is_whole:
             await self._advance(held, Upload.assembly_rejected)
             raise PartsMissingError(upload_id=upload.id, missing=ledger.missing, mismatched=ledger.mismatched)
-        expected = self.expected_of_parts(upload, ledger, expected_of(upload).checksum)
-        if expected != upload.expected:
-            await self._advance(held, lambda upload: upload.parts_listed_again(expected, self.lease))
+        expected = self.expected_of_parts(upload, ledger, fenced.checksum)
+        after = timedelta(0) if self.store.capabilities.concurrent_complete else self.config.second_completion_after
+        await self._advance(held, lambda upload: upload.completed_again(expected, self.lease, after=after))
         return ledger.parts
 
     async def _settle(self, held: Held, found: StoredObject) -> Upload:
@@ -233,8 +246,7 @@ class UploadSteps(Cleaning):
 
     async def _give_up(self, held: Held) -> Upload:
         """Make the store abort, then look: what stands then stands."""
-        if held.upload.address.storage_upload_id is not None:
-            await self.store.abort_multipart(held.upload.address)
+        await self.store.abort_multipart(held.upload.address)
         found = await self.store.head(held.upload.address)
         if found is not None:
             return await self._settle(held, found)
@@ -242,14 +254,10 @@ class UploadSteps(Cleaning):
         return await self.clean(held.upload)
 
     def _may_complete_again(self, upload: Upload) -> bool:
-        return self.store.capabilities.concurrent_complete or self._is_older(
-            upload, self.config.second_completion_after
-        )
-
-    def _is_older(self, upload: Upload, age: timedelta) -> bool:
-        """Whether the fence is older than `age`, by this process's clock: the database compares again where it matters."""
-        assert upload.fenced_at is not None, "set by the fence"
-        return self.clock.now() >= upload.fenced_at + age
+        """Whether it is time, by this process's clock: the database compares again."""
+        if self.store.capabilities.concurrent_complete:
+            return True
+        return self.clock.now() >= upload.last_called_at + self.config.second_completion_after
 
     def _verifiable(self, checksum: Checksum | None) -> Checksum | None:
         if checksum is None or checksum.algorithm not in self.store.capabilities.object_checksums:

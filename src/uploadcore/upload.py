@@ -48,6 +48,7 @@ class Timer(StrEnum):
     LEASE = "lease_until"
     DEADLINE = "expires_at"
     FENCED = "fenced_at"
+    CALLED = "called_at"
     LOST = "lost_at"
     RECHECK = "recheck_at"
 
@@ -102,7 +103,8 @@ class Upload:
         version: Counts the saves. A transition is saved only if the version it started from still stands, and who held the lease then.
         lease_owner: The instance that holds the lease until `lease_until`; `None` if nobody does. Set with it.
         reserved_bytes: What the owner's quota is charged with until the upload ends.
-        expires_at, lease_until, fenced_at, lost_at, recheck_at: see `Timer`. Set by the database.
+        expires_at, lease_until, fenced_at, called_at, lost_at, recheck_at: see `Timer`. Set by the database. `called_at` is when the store was
+            last told to assemble, where the fence's own call did not settle it; one from before the fence means nothing.
     """
 
     id: str
@@ -126,6 +128,7 @@ class Upload:
     lease_until: datetime | None = None
     lease_owner: str | None = None
     fenced_at: datetime | None = None
+    called_at: datetime | None = None
     lost_at: datetime | None = None
     recheck_at: datetime | None = None
 
@@ -138,6 +141,23 @@ class Upload:
     def is_terminal(self) -> bool:
         """Nothing will change this state any more."""
         return self.state in TERMINAL_STATES
+
+    @property
+    def last_called_at(self) -> datetime:
+        """When the store was last told to assemble it. Of one that was fenced."""
+        last = self.fenced_at if self._was_called_before_the_fence else self.called_at
+        assert last is not None, "set by the fence"
+        return last
+
+    @property
+    def _was_called_before_the_fence(self) -> bool:
+        """Or never."""
+        return self.called_at is None or (self.fenced_at is not None and self.called_at < self.fenced_at)
+
+    def called_after(self, age: timedelta) -> bool:
+        """Whether the store was told to assemble it so long after the fence, or later."""
+        assert self.fenced_at is not None, "set by the fence"
+        return self.last_called_at >= self.fenced_at + age
 
     def opened(self, storage_upload_id: str | None) -> Transition:
         """The store has a multipart upload for it, or none is needed."""
@@ -172,9 +192,16 @@ class Upload:
         """Its holder goes on. Saved only if nobody took over: that would have changed version and holder."""
         return self._step(UploadInput.LEASE_TAKEN).leasing(lease)
 
-    def parts_listed_again(self, expected: Expected, lease: Lease) -> Transition:
-        """Who took over assembles other parts than were listed at the fence: some were sent again meanwhile."""
-        return self._step(UploadInput.LEASE_TAKEN, expected=expected).leasing(lease)
+    def completed_again(self, expected: Expected, lease: Lease, *, after: timedelta) -> Transition:
+        """Who took over tells the store once more, of what it lists now: some parts may have been sent again. Not before `after` the last call."""
+        last = Timer.FENCED if self._was_called_before_the_fence else Timer.CALLED
+        return (
+            self._step(UploadInput.LEASE_TAKEN, expected=expected)
+            .leasing(lease)
+            .setting(Timer.CALLED, timedelta(0))
+            .clearing(Timer.LOST)
+            .only_if(Condition(last, passed=True, margin=after))
+        )
 
     def lease_taken_over(self, lease: Lease) -> Transition:
         """Another goes on where a holder let the lease run out."""
@@ -192,7 +219,7 @@ class Upload:
         """The store lost it: it starts again under a new storage upload id, all parts missing."""
         address = replace(self.address, storage_upload_id=storage_upload_id)
         transition = self._step(UploadInput.LOST, address=address, expected=None).clearing(
-            Timer.LEASE, Timer.FENCED, Timer.LOST
+            Timer.LEASE, Timer.FENCED, Timer.CALLED, Timer.LOST
         )
         if self.state is UploadState.COMPLETING:
             transition = transition.only_if(Condition(Timer.LOST, passed=True, margin=confirmed_after))
@@ -207,7 +234,9 @@ class Upload:
 
     def assembly_rejected(self) -> Transition:
         """The store refused the parts: back to uploading, nothing lost."""
-        return self._step(UploadInput.ASSEMBLY_REJECTED, expected=None).clearing(Timer.LEASE, Timer.FENCED, Timer.LOST)
+        return self._step(UploadInput.ASSEMBLY_REJECTED, expected=None).clearing(
+            Timer.LEASE, Timer.FENCED, Timer.CALLED, Timer.LOST
+        )
 
     def integrity_failed(self, lease: Lease, reason: Reason = Reason.INTEGRITY_FAILED) -> Transition:
         """What stands under the key is not what was to be assembled, or nobody may have it any more."""

@@ -338,6 +338,7 @@ class UploadService:
             PartsMissingError: Parts are missing or not as planned; the upload stays as it is.
             ChecksumMismatchError: The bytes do not have that checksum; the upload stays as it is.
             TooLargeError: An upload of unknown size turned out larger than admitted.
+            StorageFullError: The store has no room to assemble it in; the upload stays as it is.
             UploadBusyError: It is just being opened.
             UploadClosedError: It was aborted, has expired or failed.
             StoreUnavailableError: The store did not answer; nothing was changed.
@@ -349,7 +350,7 @@ class UploadService:
             if underway(upload).state is UploadState.UPLOADING:
                 try:
                     expected, parts = await self._completing.whole(upload, size, checksum)
-                    upload = await self._steps.save(upload.fenced(expected, self._steps.lease))
+                    upload = await self._completing.begin(upload, expected, parts)
                 except PartsMissingError:
                     if (await self._owned(upload_id, owner)).version == upload.version:
                         raise
@@ -357,7 +358,6 @@ class UploadService:
                 except VersionConflictError:
                     await self._completing.expire(upload)
                     continue
-                self._completing.start(upload, parts)
             upload = await self._completing.settled(upload)
             if upload.state is UploadState.COMPLETING:
                 return Completion(UploadView.of(upload), None)

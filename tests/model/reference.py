@@ -139,8 +139,9 @@ class Reference:
         if row.state is S.ABORTING or row.is_terminal:
             return True
         if row.address.storage_upload_id == named:
-            gives_up = row.state is S.COMPLETING and row.fenced_at is not None
-            return gives_up and row.fenced_at + GIVE_UP_AFTER <= now  # type: ignore[operator]
+            if row.state is not S.COMPLETING or row.fenced_at is None or row.called_at is None:
+                return False
+            return row.called_at >= row.fenced_at + GIVE_UP_AFTER  # it was given a last chance
         return made_by is operation or (row.state is not S.PENDING and made_at + ORPHAN_AGE < now)
 
     def _may_delete(self, life: Life) -> bool:

@@ -39,7 +39,12 @@ class Verb:
 
 ADDRESS = make_upload("u").address
 NEW_ADDRESS = replace(ADDRESS, storage_upload_id="new")
-SETTLED: Mapping[Timer, timedelta | None] = {Timer.LEASE: None, Timer.FENCED: None, Timer.LOST: None}
+SETTLED: Mapping[Timer, timedelta | None] = {
+    Timer.LEASE: None,
+    Timer.FENCED: None,
+    Timer.CALLED: None,
+    Timer.LOST: None,
+}
 
 VERBS = {
     "opened": Verb(lambda u: u.opened("new"), H.OPENED, {Timer.LEASE: None}, {"address": NEW_ADDRESS}),
@@ -64,6 +69,13 @@ VERBS = {
     ),
     "lease given up": Verb(lambda u: u.lease_given_up(), H.LEASE_TAKEN, {Timer.LEASE: NOW}, {}),
     "seen lost": Verb(lambda u: u.seen_lost(), H.LEASE_TAKEN, {Timer.LEASE: NOW, Timer.LOST: NOW}, {}),
+    "completed again": Verb(
+        lambda u: u.completed_again(EXPECTED, LEASE, after=LATER),
+        H.LEASE_TAKEN,
+        {Timer.LEASE: HELD, Timer.CALLED: NOW, Timer.LOST: None},
+        {"expected": EXPECTED},
+        (Condition(Timer.FENCED, passed=True, margin=LATER),),
+    ),
     "assembled": Verb(
         lambda u: u.assembled(),
         H.ASSEMBLED,

@@ -179,6 +179,7 @@ class _Uploads:
             lease_until=timers[Timer.LEASE],
             lease_owner=transition.lease_owner if Timer.LEASE in transition.timers else stored.lease_owner,
             fenced_at=timers[Timer.FENCED],
+            called_at=timers[Timer.CALLED],
             lost_at=timers[Timer.LOST],
             recheck_at=timers[Timer.RECHECK],
         )

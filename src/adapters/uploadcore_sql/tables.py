@@ -87,6 +87,7 @@ uploads = Table(
     Column("due_at", BigInteger, Computed(DUE_AT, persisted=True)),
     Column("lease_owner", Text),
     Column("expected_parts_digest", Text),
+    Column("called_at", BigInteger),
     Index("ix_uploadcore_uploads_key", "key", unique=True),
     Index("ix_uploadcore_uploads_owner", "owner", "created_at", "id"),
     Index(

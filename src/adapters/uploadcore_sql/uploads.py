@@ -316,6 +316,7 @@ def _with_timers(upload: Upload, row: Row[*tuple[Any, ...]]) -> Upload:
         lease_until=from_microseconds(row.lease_until),
         lease_owner=row.lease_owner,
         fenced_at=from_microseconds(row.fenced_at),
+        called_at=from_microseconds(row.called_at),
         lost_at=from_microseconds(row.lost_at),
         recheck_at=from_microseconds(row.recheck_at),
     )

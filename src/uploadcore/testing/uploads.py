@@ -75,7 +75,7 @@ class UploadRecordsContract:
         assert added.created_at.utcoffset() == timedelta(0)
         assert added.expires_at == added.created_at + HOUR
         assert added.lease_until == added.created_at + timedelta(seconds=30)
-        assert (added.fenced_at, added.lost_at, added.recheck_at) == (None, None, None)
+        assert (added.fenced_at, added.called_at, added.lost_at, added.recheck_at) == (None,) * 4
         assert replace(added, version=0, created_at=None, expires_at=None, lease_until=None) == make_upload("a")
 
     async def test_add_without_a_lease_sets_none(self, database: Database) -> None:
@@ -290,7 +290,7 @@ class UploadRecordsContract:
         beyond = Condition(Timer.LOST, passed, margin=-2 * after)
         await self._assert_condition(database, upload, beyond, holds=passed is (after > timedelta(0)))
 
-    @pytest.mark.parametrize("timer", [Timer.LEASE, Timer.FENCED, Timer.LOST, Timer.RECHECK])
+    @pytest.mark.parametrize("timer", [Timer.LEASE, Timer.FENCED, Timer.CALLED, Timer.LOST, Timer.RECHECK])
     @pytest.mark.parametrize("passed", [True, False])
     async def test_a_timer_that_is_not_set_satisfies_no_condition(
         self, database: Database, timer: Timer, passed: bool

@@ -247,8 +247,8 @@ class Rig:
         self.publishers = publishers or ({} if publisher is None else {"here": publisher})
         self.core = self.another_core()
 
-    def another_core(self) -> UploadCore:
-        """Another instance on the same store and database."""
+    def another_core(self, *, clock: ManualClock | None = None) -> UploadCore:
+        """Another instance on the same store and database, with its own clock if need be."""
         return UploadCore(
             store=self.store,
             database=self.database,
@@ -256,7 +256,7 @@ class Rig:
             publishers=self.publishers,
             policy=self.policy,
             config=self.config,
-            clock=self.clock,
+            clock=clock or self.clock,
             ids=self.ids,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 
@@ -13,16 +14,18 @@ from uploadcore import Completion, FileStatus, UploadState
 from uploadcore.errors import (
     ChecksumMismatchError,
     DatabaseUnavailableError,
+    InvalidRequestError,
     NoSuchMultipartError,
     PartsMissingError,
     PartsRejectedError,
+    StorageFullError,
     StoreUnavailableError,
     UploadClosedError,
 )
 from uploadcore.plan import Part
 from uploadcore.ports import ObjectHeaders
 from uploadcore.upload import Address, Lease
-from uploadcore_memory import MEMORY_CAPABILITIES, MemoryObjectStore, checksum_of
+from uploadcore_memory import MEMORY_CAPABILITIES, ManualClock, MemoryObjectStore, checksum_of
 
 AWAY = StoreUnavailableError("no answer")
 
@@ -520,10 +523,10 @@ async def test_closing_while_cleaning_leaves_the_rest_to_the_sweeper(rig: Rig) -
 
 
 async def never_settled(rig: Rig) -> str:
-    """An upload that could not be settled in 24 hours."""
+    """An upload that could not be settled in 24 hours, nor by a call after them."""
     upload_id = await in_doubt(rig)
     rig.store.faults.fail("complete_multipart", AWAY, times=1_000)
-    for _ in range(23):
+    for _ in range(24):
         rig.after(hours=1)
         assert (await rig.core.sweep()).unsettled == 1
         assert rig.only().state is UploadState.COMPLETING
@@ -531,7 +534,7 @@ async def never_settled(rig: Rig) -> str:
     return upload_id
 
 
-async def test_after_24_hours_the_store_is_made_to_abort_and_the_upload_fails(rig: Rig) -> None:
+async def test_after_24_hours_and_two_more_calls_the_store_is_made_to_abort_and_the_upload_fails(rig: Rig) -> None:
     upload_id = await never_settled(rig)
 
     await rig.core.sweep()
@@ -555,17 +558,187 @@ async def test_an_effect_that_lands_just_before_giving_up_counts(rig: Rig) -> No
     assert (await rig.complete(upload_id)).file is not None
 
 
-async def test_a_single_put_is_given_up_after_24_hours_too(rig: Rig) -> None:
+@pytest.mark.parametrize("sweeps", [True, False], ids=["swept meanwhile", "nobody there"])
+async def test_a_store_that_was_away_for_days_is_asked_to_complete_before_anything_is_given_up(
+    rig: Rig, sweeps: bool
+) -> None:
+    await rig.core.sweep()
+    upload = await rig.sent()
+    rig.store.faults.fail("complete_multipart", AWAY)
+    rig.store.faults.fail("head", AWAY, times=1_000)
+    assert (await rig.complete(upload.id)).file is None
+    for _ in range(72):
+        rig.after(hours=1)
+        if sweeps:
+            with suppress(StoreUnavailableError):
+                await rig.core.sweep()
+    rig.store.faults.heal()
+
+    await rig.core.sweep()
+
+    assert (rig.only().state, rig.bodies, rig.events) == (UploadState.COMPLETED, [BODY], ["upload.completed"])
+
+
+async def test_a_clock_that_is_ahead_by_days_gives_nothing_up(rig: Rig) -> None:
+    await in_doubt(rig)
+    ahead = rig.another_core(clock=ManualClock(rig.clock.now() + timedelta(days=3)))
+    rig.store.faults.fail("complete_multipart", AWAY, times=3)
+    for _ in range(3):
+        rig.after(seconds=31)
+        assert (await ahead.sweep()).unsettled == 1
+
+    assert rig.only().state is UploadState.COMPLETING
+    assert len(rig.store.multiparts) == 1
+
+
+async def test_a_store_that_may_still_be_assembling_is_called_every_ten_minutes_at_most() -> None:
+    rig = Rig(capabilities=replace(MEMORY_CAPABILITIES, concurrent_complete=False))
+    await in_doubt(rig)
+    rig.store.faults.fail("complete_multipart", AWAY, times=1_000)
+    called: list[int] = []
+    for minute in range(1, 40):
+        rig.after(minutes=1)
+        before = rig.store.calls["complete_multipart"]
+        await rig.core.sweep()
+        if rig.store.calls["complete_multipart"] > before:
+            called.append(minute)
+
+    assert called == [10, 20, 30]
+
+
+async def test_nor_by_one_whose_clock_is_ahead() -> None:
+    rig = Rig(capabilities=replace(MEMORY_CAPABILITIES, concurrent_complete=False))
+    await in_doubt(rig)
+    ahead = rig.another_core(clock=ManualClock(rig.clock.now() + timedelta(hours=3)))
+
+    await ahead.sweep()
+
+    assert rig.store.calls["complete_multipart"] == 1
+    assert rig.only().state is UploadState.COMPLETING
+
+
+async def test_a_single_put_whose_object_is_gone_is_opened_again(rig: Rig) -> None:
     upload = await rig.sent(b"hello")
     rig.store.faults.pass_by("head")
     rig.store.faults.fail("head", AWAY)
     assert (await rig.complete(upload.id)).file is None
     await MemoryObjectStore.delete(rig.store, rig.only().address)
-    rig.after(hours=24)
+    rig.after(hours=1)
+
+    for _ in range(2):
+        rig.after(minutes=1)
+        await rig.core.sweep()
+
+    assert (rig.only().state, rig.events) == (UploadState.UPLOADING, ["upload.reopened"])
+
+
+async def test_a_sighting_counts_no_more_once_the_upload_was_seen_again(rig: Rig) -> None:
+    await in_doubt(rig)
+    rig.store.faults.fail("list_parts", NoSuchMultipartError("unknown"))
+    await rig.core.sweep()
+    assert rig.only().lost_at is not None
+    rig.store.faults.fail("complete_multipart", AWAY)
+    rig.after(hours=1)
+    await rig.core.sweep()
+    assert rig.only().lost_at is None
+
+    rig.store.faults.fail("list_parts", NoSuchMultipartError("unknown"))
+    rig.after(hours=1)
+    await rig.core.sweep()
+
+    assert rig.only().state is UploadState.COMPLETING
+    await rig.core.sweep()
+    assert rig.bodies == [BODY]
+
+
+# --- parts that were sent after the fence -------------------------------------------------------------------------
+
+
+async def test_a_part_that_was_sent_after_the_fence_is_left_out(rig: Rig) -> None:
+    """To go back to uploading for it would let what the call before may still bring about pass for the whole."""
+    upload = await rig.begin(None)
+    urls = await rig.core.uploads.sign_parts(upload.id, owner=OWNER, part_numbers=[1, 2, 3])
+    for url, part in zip(urls[:2], (BODY[:10], BODY[10:20]), strict=True):
+        await rig.redeem(url, part)
+    rig.store.faults.fail("complete_multipart", AWAY)
+    await rig.complete(upload.id)
+    await rig.redeem(urls[2], BODY[20:])
 
     await rig.core.sweep()
 
-    assert (rig.only().state, rig.only().reason) == (UploadState.FAILED, "gave_up")
+    assert (rig.only().state, rig.only().size, rig.bodies) == (UploadState.COMPLETED, 20, [BODY[:20]])
+
+
+async def test_of_what_was_assembled_before_another_size_is_refused(rig: Rig) -> None:
+    upload = await rig.begin(None)
+    await rig.send(upload.id)
+    await assemble_late(rig)
+
+    with pytest.raises(InvalidRequestError, match=f"of {len(BODY)} bytes, not 20"):
+        await rig.core.uploads.complete(upload.id, owner=OWNER, size=20)
+
+    assert rig.only().state is UploadState.UPLOADING
+    assert (await rig.core.uploads.complete(upload.id, owner=OWNER, size=len(BODY))).file is not None
+
+
+# --- no room ------------------------------------------------------------------------------------------------------
+
+
+async def test_where_there_is_no_room_to_assemble_it_the_upload_stays_and_goes_on_once_there_is(rig: Rig) -> None:
+    upload = await rig.sent()
+    rig.store.faults.fail("complete_multipart", StorageFullError("no room"))
+
+    with pytest.raises(StorageFullError):
+        await rig.complete(upload.id)
+
+    assert (rig.only().state, rig.only().lease_until) == (UploadState.UPLOADING, None)
+    assert (await rig.complete(upload.id)).file is not None
+
+
+async def test_where_there_is_no_room_it_can_be_aborted_to_make_some(rig: Rig) -> None:
+    await in_doubt(rig)
+    rig.store.faults.fail("complete_multipart", StorageFullError("no room"))
+    rig.after(minutes=1)
+
+    assert (await rig.core.sweep()).failed == 1
+
+    await rig.abort(rig.only().id)
+    assert rig.store.multiparts == {}
+
+
+# --- a caller that goes away --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 3, 5, 8, 13, 21])
+async def test_once_it_is_fenced_somebody_is_at_work_whenever_its_caller_goes_away(rig: Rig, after: int) -> None:
+    upload = await rig.sent()
+    fence = rig.database.faults.hold("transaction")
+    caller = asyncio.ensure_future(rig.complete(upload.id))
+    await fence.reached.wait()
+    fence.let_go()
+    for _ in range(after):
+        await asyncio.sleep(0)
+    caller.cancel()
+    await asyncio.gather(caller, return_exceptions=True)
+
+    await until(lambda: rig.only().state is UploadState.COMPLETED)
+
+
+async def test_closing_waits_for_a_fence_and_gives_its_lease_up(rig: Rig) -> None:
+    upload = await rig.sent()
+    fence, call = rig.database.faults.hold("transaction"), rig.store.faults.hold("complete_multipart")
+    caller = asyncio.ensure_future(rig.complete(upload.id))
+    await fence.reached.wait()
+    closing = asyncio.ensure_future(rig.core.uploads.close())
+    await asyncio.sleep(0)
+    fence.let_go()
+    await closing
+    caller.cancel()
+    await asyncio.gather(caller, return_exceptions=True)
+    call.let_go()
+
+    assert rig.only().state is UploadState.COMPLETING
+    assert (await rig.another_core().sweep()).settled == 1
 
 
 async def test_no_such_upload_and_no_object_after_a_take_over_is_a_first_sighting(rig: Rig) -> None:

@@ -629,6 +629,17 @@ async def test_the_marker_is_looked_at_as_often_as_orphans_are_looked_for(rig: R
         await rig.core.sweep()
 
 
+async def test_where_there_is_no_room_for_the_marker_a_sweep_makes_some(rig: Rig) -> None:
+    await rig.begin()
+    rig.after(days=1)
+    rig.store.faults.fail("put_marker", StorageFullError("no room"))
+
+    assert (await rig.core.sweep()).expired == 1
+
+    await rig.core.sweep()
+    assert list(rig.store.objects) == ["uploads/here/.installation"]
+
+
 async def test_without_a_look_at_the_marker_nothing_is_swept(rig: Rig) -> None:
     upload = await rig.begin()
     rig.after(days=1)
