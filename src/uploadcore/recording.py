@@ -19,7 +19,7 @@ from uploadcore.config import UploadConfig
 from uploadcore.errors import DatabaseUnavailableError
 from uploadcore.events import Event, EventType
 from uploadcore.file import Checksum, File, FileStatus, VerifiedBy
-from uploadcore.ports import Clock, Database, ObjectStore, StoredObject
+from uploadcore.ports import Clock, Database, ObjectStore, StoredObject, Transaction
 from uploadcore.records import existing_file, existing_upload
 from uploadcore.states import UploadState
 from uploadcore.tally import Tally
@@ -115,12 +115,17 @@ class Recording:
                 changing.append(file)
                 if file.status in {FileStatus.DELETING, FileStatus.DELETED}:
                     saved = await tx.uploads.save(upload.integrity_failed(self.lease, Reason.FILE_DELETED))
+                elif await self._is_older_than_the_content(tx, upload, file):
+                    saved = await tx.uploads.save(upload.assembled())
+                    await tx.quotas.release(upload.owner, size=upload.reserved_bytes)
                 else:
                     saved = await tx.uploads.save(upload.assembled(recheck_after=self._recheck_of(upload)))
                     if file.upload_id != upload.id:
                         superseded = await existing_upload(tx, file.upload_id)
                         if superseded.state is UploadState.COMPLETED:
-                            await tx.uploads.save(superseded.recheck(self.config.recheck_after))
+                            # What was found and not completed here may be what the file was: that is no garbage.
+                            after = None if superseded.was_found else self.config.recheck_after
+                            await tx.uploads.save(superseded.recheck(after))
                     checksum, verified_by = _vouched(upload, found)
                     file = await tx.files.save(
                         file.becomes_available(
@@ -136,6 +141,18 @@ class Recording:
             self.tally.moves[saved.state] += 1
             await self._remember(saved, file, as_of=began)
         return saved
+
+    async def _is_older_than_the_content(self, tx: Transaction, upload: Upload, file: File) -> bool:
+        """Whether it was found completed, in a past this database does not know, and the file has a version that was begun later.
+
+        Which of them was the last is not known then; the later is, most likely. The object of the other is left.
+        """
+        if not upload.was_found or file.upload_id == upload.id or file.status is not FileStatus.AVAILABLE:
+            return False
+        content = await existing_upload(tx, file.upload_id)
+        assert content.created_at is not None, "set when it was recorded"
+        assert upload.created_at is not None, "set when it was recorded"
+        return content.created_at > upload.created_at
 
     def _recheck_of(self, upload: Upload) -> timedelta | None:
         """When to look whether a completed upload still stands: where its URLs may change it, once the last of them has run out."""

@@ -159,6 +159,11 @@ class Upload:
         assert self.fenced_at is not None, "set by the fence"
         return self.last_called_at >= self.fenced_at + age
 
+    @property
+    def was_found(self) -> bool:
+        """Whether its object stood already when it was fenced: see `found_assembled`, which alone fences after the deadline."""
+        return self.fenced_at is not None and self.expires_at is not None and self.fenced_at >= self.expires_at
+
     def opened(self, storage_upload_id: str | None) -> Transition:
         """The store has a multipart upload for it, or none is needed."""
         address = replace(self.address, storage_upload_id=storage_upload_id)

@@ -214,3 +214,28 @@ async def test_a_second_installation_on_the_same_bucket_touches_nothing_of_the_f
     objects = {key: body for key, body in rig.store.objects.items() if not key.endswith(".installation")}
     assert (objects, rig.store.multiparts) == before
     assert rig.upload(sent.id).state is UploadState.UPLOADING
+
+
+@pytest.mark.parametrize("first", [0, 1], ids=["the older first", "the later first"])
+async def test_of_two_versions_completed_since_the_later_is_the_content_and_neither_object_is_deleted(
+    rig: Rig, first: int
+) -> None:
+    older = await rig.sent(b"older content")
+    rig.after(minutes=1)
+    later = await rig.sent(b"later content", file_id=older.file_id)
+    restore = backup(rig)
+    await rig.complete(older.id)
+    await rig.complete(later.id)
+    restore()
+    rig.after(days=1)
+
+    for upload in (older, later)[:: -1 if first else 1]:
+        await rig.core.uploads.complete(upload.id, owner=OWNER)
+    for _ in range(3):
+        rig.after(days=1)
+        await rig.core.sweep()
+
+    assert rig.file(older.file_id).upload_id == later.id
+    assert sorted(rig.bodies) == [b"later content", b"older content"]
+    assert rig.database.inner.open_quota(OWNER) == (0, 0)
+    assert rig.events == ["upload.completed"] * 2
