@@ -120,7 +120,8 @@ class Health:
 
 async def _probed(probe: Awaitable[str]) -> str:
     try:
-        return await asyncio.wait_for(probe, PROBE_TIMEOUT)
+        async with asyncio.timeout(PROBE_TIMEOUT):
+            return await probe
     except (UploadCoreError, OSError, TimeoutError):
         return "unavailable"
 
