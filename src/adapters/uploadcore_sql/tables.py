@@ -90,6 +90,9 @@ uploads = Table(
     Column("called_at", BigInteger),
     Index("ix_uploadcore_uploads_key", "key", unique=True),
     Index("ix_uploadcore_uploads_owner", "owner", "created_at", "id"),
+    # Of every state, not the open ones alone: an owner may have many of any, and few of another. It costs little: a change of state
+    # changes `due_at` as well, and so a row's entry in each index is made anew.
+    Index("ix_uploadcore_uploads_state", "owner", "state", "created_at", "id"),
     Index(
         "ix_uploadcore_uploads_fingerprint",
         "owner",

@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from uploadcore import UploadCore
 from uploadcore.ports import FailedDelivery, IdempotencyRecord
+from uploadcore.states import UploadState
 from uploadcore.testing import make_event, make_file, make_upload
 from uploadcore.upload import Timer, Transition
 from uploadcore_memory import MEMORY_LIMITS, MemoryObjectStore
@@ -93,6 +94,24 @@ async def test_no_statement_scans_or_sorts_a_table(database: SqlDatabase, statem
         if (step.startswith("SCAN uploadcore") and not step.endswith(WHAT_IS_READ_WHOLE)) or "TEMP B-TREE" in step
     }
     assert slow == {}
+
+
+async def test_uploads_are_found_by_the_index_that_leaves_the_fewest(
+    database: SqlDatabase, statements: list[tuple[str, Any]]
+) -> None:
+    statements.clear()
+    async with database.reader() as tx:
+        for fingerprint in (None, "f"):
+            for state in (None, UploadState.UPLOADING):
+                await tx.uploads.find(owner="u_1", state=state, fingerprint=fingerprint, before=None, limit=10)
+    connection = sqlite3.connect(database.path)
+    plans = [
+        connection.execute(f"EXPLAIN QUERY PLAN {statement}", values).fetchone()[3] for statement, values in statements
+    ]
+    connection.close()
+    indexes = [plan.partition("uploadcore_uploads_")[2] for plan in plans]
+    by_fingerprint = "fingerprint (owner=? AND fingerprint=?)"
+    assert indexes == ["owner (owner=?)", "state (owner=? AND state=?)", by_fingerprint, by_fingerprint]
 
 
 async def use_every_statement(database: SqlDatabase) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
@@ -18,6 +19,7 @@ from sqlalchemy.engine import Engine
 from tests.integration.sql.test_cost import use_every_statement
 from tests.servers.postgres import PostgresServer
 from uploadcore.errors import DatabaseUnavailableError
+from uploadcore.states import UploadState
 from uploadcore_sql import SqlDatabase
 from uploadcore_sql.postgres import MIGRATION_LOCK, PostgresBackend
 from uploadcore_sql.schema import VERSION_TABLE, migrate, scripts
@@ -231,10 +233,13 @@ async def test_a_migration_interrupted_while_it_built_indexes_is_gone_on_with(
     await connection.execute("CREATE INDEX ix_uploadcore_events_unnumbered ON uploadcore_events (position)")
     others = "'ix_uploadcore_events_unnumbered'::regclass"
     await connection.execute(f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = {others}")
+    await connection.execute("CREATE INDEX ix_uploadcore_uploads_state ON uploadcore_uploads (owner)")
+    uploads = "'ix_uploadcore_uploads_state'::regclass"
+    await connection.execute(f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = {uploads}")
 
     await SqlDatabase(postgres_url).migrate()
 
-    for index in (broken, others):
+    for index in (broken, others, uploads):
         assert await connection.fetchval(f"SELECT indisvalid FROM pg_index WHERE indexrelid = {index}")
     await connection.close()
     undisturbed = await asyncio.to_thread(postgres_server.new_database)
@@ -262,6 +267,48 @@ async def test_a_migration_cut_off_while_it_builds_an_index_is_told_and_can_be_r
     assert await admin.fetchval("SELECT count(*) FROM pg_index WHERE NOT indisvalid") == 0
     for connection in (early, admin):
         await connection.close()
+
+
+MANY_OF_ONE_STATE_AND_FEW_OF_OTHERS = """
+    INSERT INTO uploadcore_uploads (id, version, state, owner, file_id, filename, content_type, metadata, strategy,
+        part_size, max_parts, bucket, key, reserved_bytes, created_at, expires_at)
+    SELECT $1 || number, 1, CASE WHEN number > 20 THEN $1 ELSE ($2::text[])[1 + number % cardinality($2::text[])] END, $1, 'f', 'f', 't', '{}',
+        'multipart', 1, 1, 'b', $1 || number, 0, number, 1
+    FROM generate_series(1, 3000) number
+"""
+
+
+@pytest.mark.parametrize("most", [UploadState.COMPLETED, UploadState.ABORTED])
+async def test_an_owners_uploads_of_a_state_are_found_without_reading_the_others(
+    postgres: SqlDatabase, postgres_url: str, most: UploadState
+) -> None:
+    seen: list[tuple[str, tuple[Any, ...]]] = []
+
+    def note(_connection: Connection, _cursor: Any, statement: str, values: Any, _context: Any, _many: bool) -> None:
+        seen.append((statement, tuple(values)))
+
+    connection = await asyncpg.connect(postgres_url)
+    for owner in (UploadState.COMPLETED, UploadState.ABORTED):
+        await connection.execute(
+            MANY_OF_ONE_STATE_AND_FEW_OF_OTHERS, owner.value, [state.value for state in UploadState]
+        )
+    await connection.execute("ANALYZE uploadcore_uploads")
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        async with postgres.reader() as tx:
+            for state in UploadState:
+                for before in (None, (datetime(2100, 1, 1, tzinfo=UTC), "z")):
+                    assert await tx.uploads.find(
+                        owner=most.value, state=state, fingerprint=None, before=before, limit=10
+                    )
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+
+    assert len(seen) == 2 * len(UploadState)
+    for statement, values in seen:
+        plan = "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN ANALYZE {statement}", *values))
+        assert "Rows Removed" not in plan, plan
+    await connection.close()
 
 
 async def test_no_statement_needs_to_scan_a_table(emptied: SqlDatabase, emptied_url: str) -> None:
