@@ -10,7 +10,6 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from typing import Any, Unpack
 from urllib.parse import unquote_plus
 
@@ -19,8 +18,6 @@ import botocore.auth
 import botocore.session
 from botocore.awsrequest import AWSPreparedRequest, AWSRequest, AWSResponse
 from botocore.config import Config
-from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
-from botocore.credentials import Credentials as Given
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.httpsession import get_cert_path
 from botocore.parsers import ResponseParserError
@@ -29,6 +26,7 @@ from uploadcore.errors import InvalidRequestError
 from uploadcore.file import Checksum, ChecksumAlgorithm
 from uploadcore.plan import StoredPart
 from uploadcore.ports import AdapterContext
+from uploadcore_s3.boto_credentials import DEFAULT_REGION, EXPIRED, frozen, identities, is_expired
 from uploadcore_s3.client import Identity, ListedMultipart, MultipartsPage, ObjectHead, PartsPage
 from uploadcore_s3.configuration import S3Configuration, StoreOptions, configured, split_url
 from uploadcore_s3.errors import S3CallError, TransportError
@@ -41,9 +39,6 @@ from uploadcore_s3.xml import NotXmlError, parse_result
 
 __all__ = ["S3ObjectStore", "s3_from_url"]
 
-_REGION = "us-east-1"
-_SESSION_NAME = "uploadcore-write"
-_EXPIRED = "the credentials have expired, and those that were to replace them as well"
 _PARAMETERS = {
     "content-type": "ContentType",
     "if-none-match": "IfNoneMatch",
@@ -155,7 +150,7 @@ class BotoClient:
         self._clock = clock
         try:
             session = session or boto3.Session(profile_name=configuration.profile)
-            self._identities = _identities(configuration, session, write_session)
+            self._identities = identities(configuration, session, write_session)
             self._transport = Transport(
                 connect_timeout=configuration.timeouts.connect,
                 size=configuration.threads,
@@ -164,7 +159,7 @@ class BotoClient:
             )
             self._client: Any = session.client(
                 "s3",
-                region_name=configuration.region or session.region_name or _REGION,
+                region_name=configuration.region or session.region_name or DEFAULT_REGION,
                 endpoint_url=configuration.endpoint,
                 config=_config(configuration),
                 **_explicit(configuration.credentials),
@@ -259,7 +254,7 @@ class BotoClient:
 
     def credentials(self, identity: Identity) -> Credentials:
         held = self._identities[identity]
-        return held if isinstance(held, Credentials) else _frozen(held)
+        return held if isinstance(held, Credentials) else frozen(held)
 
     def close(self) -> None:
         self._transport.close()
@@ -320,16 +315,11 @@ def _unparsed() -> Iterator[None]:
             raise
         raise TransportError("the store's answer can't be understood") from exc
     except RuntimeError as exc:
-        if not _is_expired(exc):
+        if not is_expired(exc):
             raise
-        raise TransportError(_EXPIRED, is_retryable=False) from exc
+        raise TransportError(EXPIRED, is_retryable=False) from exc
     except (BotoCoreError, ClientError) as exc:  # a ClientError: an answer of 200 that botocore could not parse
         raise TransportError(f"botocore gave up ({type(exc).__name__})") from exc
-
-
-def _is_expired(error: RuntimeError) -> bool:
-    """Whether botocore says, by a bare `RuntimeError`, that what it renewed has expired as well (`RefreshableCredentials`)."""
-    return "expired" in str(error)
 
 
 def _parameters(headers: Mapping[str, str]) -> dict[str, Any]:
@@ -367,77 +357,6 @@ def _config(configuration: S3Configuration) -> Config:
         read_timeout=configuration.timeouts.call,
         parameter_validation=True,
     )
-
-
-def _identities(
-    configuration: S3Configuration, session: boto3.Session, write_session: boto3.Session | None
-) -> dict[Identity, Any]:
-    """Where each identity's credentials come from: ours, or botocore's, which renew themselves."""
-    control = configuration.credentials or session.get_credentials()
-    write: Any = configuration.write_credentials
-    if write is None and write_session is not None:
-        write = write_session.get_credentials()
-    if write is None and configuration.write_profile is not None:
-        write = boto3.Session(profile_name=configuration.write_profile).get_credentials()
-        if write is None:
-            raise LookupError("the write_profile has no credentials")
-    if write is None and configuration.write_role is not None:
-        write = _assumed(configuration, session)
-    if control is None:
-        raise LookupError("no credentials were found (environment, profile, container or instance role)")
-    return {Identity.CONTROL: control, Identity.WRITE: write or control}
-
-
-def _assumed(configuration: S3Configuration, session: boto3.Session) -> DeferredRefreshableCredentials:
-    """A role's credentials, assumed with the session's, and again before they expire."""
-    core: botocore.session.Session = session._session  # botocore's fetcher wants its own client maker
-    timeouts = Config(
-        connect_timeout=configuration.timeouts.connect,
-        read_timeout=configuration.timeouts.connect,
-        retries={"total_max_attempts": 2, "mode": "standard"},
-    )
-
-    def client(name: str, **options: Any) -> Any:
-        options.setdefault("region_name", configuration.region or session.region_name or _REGION)
-        merged = timeouts.merge(options.pop("config", None) or Config())
-        return core.create_client(name, endpoint_url=configuration.sts_endpoint, config=merged, **options)
-
-    extra = {"RoleSessionName": _SESSION_NAME}
-    if configuration.write_role_external_id is not None:
-        extra["ExternalId"] = configuration.write_role_external_id
-    given = configuration.credentials
-    source = (
-        session.get_credentials() if given is None else Given(given.access_key, given.secret_key, given.session_token)
-    )
-    if source is None:
-        raise LookupError("no credentials were found to assume the write_role with")
-    fetcher = AssumeRoleCredentialFetcher(client, source, configuration.write_role, extra_args=extra)
-    return DeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role")
-
-
-def _frozen(held: Any) -> Credentials:
-    """What botocore holds, as it is now, renewed where it is time, with its end.
-
-    The end is read before and after: between two renewals it would be another one's.
-    """
-    try:
-        while True:
-            before = getattr(held, "_expiry_time", None)
-            frozen = held.get_frozen_credentials()
-            expires_at: datetime | None = getattr(held, "_expiry_time", None)
-            if before == expires_at:
-                break
-    except BotoCoreError as exc:
-        raise LookupError(f"botocore could not renew them ({type(exc).__name__})") from exc
-    except RuntimeError as exc:
-        if not _is_expired(exc):
-            raise
-        raise LookupError(_EXPIRED) from exc
-    except Exception as exc:  # botocore raises a ClientError of a class made at run time
-        if type(exc).__module__.startswith("botocore"):
-            raise LookupError(f"botocore could not renew them ({type(exc).__name__})") from exc
-        raise
-    return Credentials(frozen.access_key, frozen.secret_key, frozen.token, expires_at)
 
 
 def _explicit(credentials: Credentials | None) -> dict[str, str | None]:
