@@ -34,7 +34,7 @@ from uploadcore_sql.tables import deliveries, events, installation
 __all__ = ["claim", "done", "failed", "number", "position_of"]
 
 _c, _d = events.c, deliveries.c
-_earlier = deliveries.alias("earlier")
+_earlier, _later = deliveries.alias("earlier"), deliveries.alias("later")
 _BIG = BigInteger()
 
 # --- numbering: whoever has locked the installation's row is the one who numbers, until it commits ---
@@ -66,10 +66,25 @@ _NUMBER_FOR_NOBODY = {
     dialect: numbering.values(delivered_at=func.coalesce(_c.delivered_at, database_now()))
     for dialect, numbering in _NUMBER.items()
 }
+# An event is due no sooner than what it has to wait for: a claim looks at whatever is due. Locked, so that who is just done with that sees this one
+# afterwards, and makes it due (see `_DUE_NOW`).
+_waited_for = (
+    select(_earlier.c.due_at)
+    .where(
+        _earlier.c.destination == bindparam("destination_", type_=Text),
+        _earlier.c.upload_id == _c.upload_id,
+        _earlier.c.dead_at.is_(None),
+        _earlier.c.due_at > database_now(),
+    )
+    .with_for_update(read=True, key_share=True, skip_locked=True)
+    .correlate(events)
+    .subquery("waited_for")
+)
+_first_due_at = func.coalesce(select(func.max(_waited_for.c.due_at)).scalar_subquery(), database_now())
 # What the code of revision 0002 has delivered has a position, but goes nowhere else.
 _SEND = insert(deliveries).from_select(
     ["sequence", "destination", "upload_id", "attempts", "due_at"],
-    select(_c.sequence, bindparam("destination_", type_=Text), _c.upload_id, literal(0), database_now()).where(
+    select(_c.sequence, bindparam("destination_", type_=Text), _c.upload_id, literal(0), _first_due_at).where(
         _c.sequence > bindparam("last", type_=_BIG),
         _c.sequence <= bindparam("newest", type_=_BIG),
         _c.delivered_at.is_(None),
@@ -125,7 +140,7 @@ _CLAIM = {
 _BY_SEQUENCE = select(events).where(_c.sequence.in_(bindparam("sequences", expanding=True)))
 
 # --- what became of it ---
-_IN_ORDER = _BY_SEQUENCE.with_only_columns(_c.position).order_by(_c.position).with_for_update()
+_IN_ORDER = _BY_SEQUENCE.with_only_columns(_c.sequence, _c.upload_id).order_by(_c.position).with_for_update()
 
 
 def _dropping(*conditions: ColumnElement[bool]) -> dict[str, Delete]:
@@ -174,6 +189,51 @@ _FAILED = (
         error=bindparam("error_", type_=Text),
     )
 )
+_AFTER_IT = (
+    select(_later.c.sequence)
+    .where(
+        _later.c.destination == bindparam("destination_"),
+        _later.c.upload_id == bindparam("upload_id_"),
+        _later.c.sequence > bindparam("sequence_"),
+        _later.c.dead_at.is_(None),
+        _later.c.due_at < database_now() + _RETRY_AFTER,
+        exists().where(
+            _d.destination == bindparam("destination_"),
+            _d.sequence == bindparam("sequence_"),
+            _d.attempts == bindparam("attempt"),
+            _d.dead_at.is_(None),
+        ),
+    )
+    # Whoever has it is not waited for: this saves work, and decides nothing.
+    .with_for_update(key_share=True, skip_locked=True)
+)
+_HELD_BACK = (
+    update(deliveries)
+    .where(_d.destination == bindparam("destination_"), _d.sequence.in_(_AFTER_IT))
+    .values(due_at=database_now() + _RETRY_AFTER)
+)
+"""What waits for an event that has failed is due no sooner: else each claim would look at all that is held back, and pass it over.
+
+Code of revision 0005 does not know this: what it leaves due is looked at, and what it is done with makes nothing due, but then that is due as soon
+as the failed event was to be tried again, or its lease would have ended.
+"""
+_UNTRIED = (
+    select(_later.c.sequence)
+    .where(
+        _later.c.destination == bindparam("destination_"),
+        _later.c.upload_id.in_(bindparam("uploads", expanding=True)),
+        _later.c.dead_at.is_(None),
+        _later.c.due_at > database_now(),
+        _later.c.attempts == 0,
+    )
+    .with_for_update(key_share=True, skip_locked=True)
+)
+_DUE_NOW = (
+    update(deliveries)
+    .where(_d.destination == bindparam("destination_"), _d.sequence.in_(_UNTRIED))
+    .values(due_at=database_now())
+)
+"""What has waited for an event that is done with. What was tried itself has a reason of its own not to be due."""
 
 
 def number(connection: Connection, destinations: Collection[str], limit: int) -> int:
@@ -216,30 +276,40 @@ def done(connection: Connection, done: Sequence[tuple[int, str]], *, dead_older_
         drop, values = _LONG_DEAD[connection.dialect.name], {"dead_older_than": to_microseconds(dead_older_than)}
     sequences = sorted({sequence for sequence, _ in done})
     # Of two that finish an event at two destinations, the second sees that it is the last; in order, so that they don't wait for each other.
-    connection.execute(_IN_ORDER, {"sequences": sequences}).all()
+    uploads = {row.sequence: row.upload_id for row in connection.execute(_IN_ORDER, {"sequences": sequences})}
     dropped = 0
     for destination in sorted({destination for _, destination in done}):
         there = [sequence for sequence, name in done if name == destination]
         dropped += connection.execute(drop, {"destination_": destination, "sequences": there, **values}).rowcount
+        if dead_older_than is None:  # for a dead letter, nothing has waited
+            waiting = {uploads[sequence] for sequence in there if sequence in uploads}
+            connection.execute(_DUE_NOW, {"destination_": destination, "uploads": sorted(waiting)})
     connection.execute(_DONE, {"sequences": sequences})
     return dropped
 
 
 def failed(connection: Connection, failures: Sequence[FailedDelivery]) -> None:
     """Each may be claimed again after a while, or is a dead letter; unless it was claimed by another meanwhile."""
-    values = [
+    values: list[dict[str, Any]] = [
         {
             "sequence_": position_of(delivery),
             "destination_": delivery.destination,
+            "upload_id_": delivery.event.upload_id,
             "attempt": delivery.attempt,
             "retry_after": None if retry_after is None else to_microseconds(retry_after),
             "error_": error,
         }
         for delivery, retry_after, error in failures
     ]
+    values.sort(key=itemgetter("destination_", "sequence_"))  # one after the other, and so in order: see `_dropping`
     if values:
-        # One after the other, and so in order: see `_dropping`.
-        connection.execute(_FAILED, sorted(values, key=itemgetter("destination_", "sequence_")))
+        connection.execute(_FAILED, values)
+    if retried := [value for value in values if value["retry_after"] is not None]:
+        connection.execute(_HELD_BACK, retried)
+    dead = [value for value in values if value["retry_after"] is None]
+    for destination in {value["destination_"] for value in dead}:
+        waiting = {value["upload_id_"] for value in dead if value["destination_"] == destination}
+        connection.execute(_DUE_NOW, {"destination_": destination, "uploads": sorted(waiting)})
 
 
 def position_of(delivery: Delivery) -> int:

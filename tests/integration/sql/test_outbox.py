@@ -207,6 +207,94 @@ async def test_a_relay_killed_between_delivery_and_record_delivers_again_with_th
     assert (await core.relay()).delivered == 0
 
 
+# --- held back --------------------------------------------------------------------------------------------------------
+
+
+async def test_what_waits_for_a_failed_event_of_its_upload_is_not_looked_at_by_every_claim(
+    emptied: SqlDatabase, admin: asyncpg.Connection
+) -> None:
+    """However long a destination is away, and however much waits for it: a claim reads what is due."""
+    is_due = "SELECT count(*) FROM uploadcore_deliveries WHERE due_at <= extract(epoch FROM clock_timestamp()) * 1e6"
+    await written(emptied, (make_event(f"{upload}{n}", upload_id=upload) for n in range(3) for upload in "ab"))
+    await numbered(emptied, "here")
+    assert await admin.fetchval(is_due) == 6
+
+    await failed(emptied, *await claimed(emptied), retry_after=HOUR)
+    assert await admin.fetchval(is_due) == 0
+
+    await written(emptied, (make_event(f"{upload}3", upload_id=upload) for upload in "abc"))
+    await numbered(emptied, "here")
+    assert await admin.fetchval(is_due) == 1
+    assert [delivery.event.id for delivery in await claimed(emptied)] == ["c3"]
+
+
+async def late(database: SqlDatabase, first: Delivery) -> None:
+    """By whoever had claimed it before, and was slow."""
+    await failed(database, first, retry_after=HOUR)
+    await delivered(database, first)
+
+
+async def discarded(database: SqlDatabase, first: Delivery) -> None:
+    await failed(database, first, retry_after=HOUR)
+    async with database.transaction() as tx:
+        await tx.outbox.discard("here", event_id=first.event.id, limit=10)
+
+
+async def died(database: SqlDatabase, first: Delivery) -> None:
+    await failed(database, first, retry_after=None)
+
+
+@pytest.mark.parametrize("end", [late, discarded, died])
+async def test_what_has_waited_for_an_event_is_due_as_soon_as_that_is_done_with(
+    either: SqlDatabase, end: Callable[[SqlDatabase, Delivery], Awaitable[None]]
+) -> None:
+    await written(either, [make_event("first", upload_id="a"), make_event("second", upload_id="a")])
+    await numbered(either, "here")
+    [first] = await claimed(either, destination="here")
+    await written(either, [make_event("third", upload_id="a")])
+    await numbered(either, "here")
+
+    await end(either, first)
+
+    for name in ("second", "third"):
+        [delivery] = await claimed(either, destination="here")
+        assert delivery.event.id == name
+        await delivered(either, delivery)
+
+
+async def test_an_event_that_is_numbered_while_the_one_before_it_is_being_delivered_is_due_afterwards(
+    emptied: SqlDatabase, admin: asyncpg.Connection
+) -> None:
+    await written(emptied, [make_event("first", upload_id="a")])
+    await numbered(emptied, "here")
+    [first] = await claimed(emptied)
+    await written(emptied, [make_event("second", upload_id="a")])
+    async with emptied.transaction() as tx:
+        assert await tx.outbox.number(["here"], 10) == 1
+        ending = asyncio.create_task(delivered(emptied, first))
+        await until_waiting_for_a_lock(admin)
+    await ending
+
+    assert [delivery.event.id for delivery in await claimed(emptied)] == ["second"]
+
+
+async def test_what_was_tried_itself_keeps_its_time_when_one_before_it_is_done_with(either: SqlDatabase) -> None:
+    await written(either, [make_event("first", upload_id="a"), make_event("second", upload_id="a")])
+    await numbered(either, "here")
+    [first] = await claimed(either, destination="here")
+    await failed(either, first, retry_after=None)
+    [second] = await claimed(either, destination="here")
+    await failed(either, second, retry_after=HOUR)
+    async with either.transaction() as tx:
+        await tx.outbox.replay("here", event_id="first", limit=10)
+    [again] = await claimed(either, destination="here")
+
+    await delivered(either, again)
+
+    assert (first.event.id, second.event.id, again.event.id) == ("first", "second", "first")
+    assert await claimed(either, destination="here") == []
+
+
 # --- waiting for one another ----------------------------------------------------------------------------------------
 
 
