@@ -335,6 +335,7 @@ class UploadService:
 
         Raises:
             UploadNotFoundError: Unknown, or another owner's.
+            InvalidRequestError: It was declared, or assembled already, as of another size.
             PartsMissingError: Parts are missing or not as planned; the upload stays as it is.
             ChecksumMismatchError: The bytes do not have that checksum; the upload stays as it is.
             TooLargeError: An upload of unknown size turned out larger than admitted.
@@ -346,6 +347,10 @@ class UploadService:
         for _ in range(ATTEMPTS):
             upload = await self._owned(upload_id, owner)
             if upload.state is UploadState.COMPLETED:
+                if size is not None and size != upload.size:
+                    raise InvalidRequestError(
+                        f"upload {upload_id!r} was completed with {upload.size} bytes, not {size}", upload_id=upload_id
+                    )
                 return await self._completion(upload)
             if underway(upload).state is UploadState.UPLOADING:
                 try:

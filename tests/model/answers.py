@@ -118,13 +118,15 @@ class Answers:
             if not any(sizes == (snapshot.parts or {}) for snapshot in life.since(operation.started)):
                 self._reference.broken(4, f"{sizes} were listed as the parts of {life.now.id}")
 
-    def completed(self, life: Life, operation: Operation) -> None:
-        """All who are told that it is completed are told the same, and it is true for ever."""
+    def completed(self, life: Life, said: int | None, operation: Operation) -> None:
+        """All who are told that it is completed are told the same, and it is true for ever; nobody who `said` that it has another size."""
         allowed: list[type[Exception]] = [PartsMissingError, UploadBusyError, UploadClosedError]
         if life.first.checksum is not None:
             allowed.append(ChecksumMismatchError)
         if life.first.plan.size is None:
             allowed.append(TooLargeError)
+        if said is not None and any(len(body) != said for body in life.stood):
+            allowed.append(InvalidRequestError)
         answer = self._result(operation, life, *allowed)
         if not isinstance(answer, Completion):
             return
@@ -138,6 +140,8 @@ class Answers:
             self._reference.broken(
                 6, f"{name} was answered as {answer.upload}, before as {first}; it is {life.now.state}"
             )
+        if said is not None and answer.upload.size != said:
+            self._reference.broken(5, f"{name} was answered as completed with {answer.upload.size} bytes, not {said}")
         if life.content is None or answer.upload.size != len(life.content) or answer.file.id != life.now.file_id:
             self._reference.broken(7, f"{name} was answered with another size or file")
 

@@ -191,7 +191,7 @@ class Happenings(World):
             "complete",
             lambda core: core.uploads.complete(life.now.id, owner=life.now.owner, size=said),
             fault,
-            partial(self.answers.completed, life),
+            partial(self.answers.completed, life, said),
         )
 
     def abort(self, slot: int, which: int, fault: Injected) -> None:

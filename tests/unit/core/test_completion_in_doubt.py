@@ -667,6 +667,9 @@ async def test_a_part_that_was_sent_after_the_fence_is_left_out(rig: Rig) -> Non
     await rig.core.sweep()
 
     assert (rig.only().state, rig.only().size, rig.bodies) == (UploadState.COMPLETED, 20, [BODY[:20]])
+    with pytest.raises(InvalidRequestError, match="was completed with 20 bytes, not 25"):  # who believes that it is in
+        await rig.core.uploads.complete(upload.id, owner=OWNER, size=25)
+    assert (await rig.core.uploads.complete(upload.id, owner=OWNER, size=20)).file is not None
 
 
 async def test_of_what_was_assembled_before_another_size_is_refused(rig: Rig) -> None:
