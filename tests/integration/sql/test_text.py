@@ -54,7 +54,16 @@ def test_every_field_with_text_is_here() -> None:
     }
     for record, here in ((Upload, UPLOAD), (File, FILE)):
         assert {field.name for field in fields(record)} - without - here.keys() <= {
-            *("created_at", "updated_at", "expires_at", "lease_until", "fenced_at", "called_at", "lost_at", "recheck_at")
+            *(
+                "created_at",
+                "updated_at",
+                "expires_at",
+                "lease_until",
+                "fenced_at",
+                "called_at",
+                "lost_at",
+                "recheck_at",
+            )
         }
 
 
