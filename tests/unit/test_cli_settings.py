@@ -47,14 +47,17 @@ def test_a_misspelled_variable_is_named_on_stderr_and_stdout_is_as_ever(
     assert told.stdout
 
 
-def test_a_misspelled_variable_is_named_before_what_is_missing_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("command", ["migrate", "doctor", "serve", "worker"])
+def test_a_misspelled_variable_is_named_before_what_is_missing_without_it(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("UPLOADCORE_DATABSE")
     monkeypatch.delenv("UPLOADCORE_AUTH_JWT_KEY")
     monkeypatch.setenv("UPLOADCORE_AUTH_JWKS_URL", "https://a.example/jwks")
     monkeypatch.setenv("UPLOADCORE_AUTH_JWT_AUDIENCE", "uploads")
     monkeypatch.setenv("UPLOADCORE_AUTH_JWT_ISSUR", "https://a.example")
 
-    result = run("migrate")
+    result = run(command)
 
     named, refused = result.stderr.splitlines()
     assert result.exit_code == 2

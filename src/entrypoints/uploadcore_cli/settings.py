@@ -19,15 +19,23 @@ def settings_from(given: Mapping[str, Any], *, warn: bool = True) -> Settings:
 
     Args:
         given: Options by the name of their setting; `None`: not given.
-        warn: Name misspelled variables on stderr. Not where the command has a log or a table to name them in.
+        warn: Name misspelled variables on stderr. Not where the command has a log or a table to name them in; where it fails here and comes
+            to neither, they are named in any case.
 
     Raises:
         CommandError: One line that names every setting that can't be used.
     """
-    if warn:  # first: a variable that is missing may be the one that is misspelled
-        for line in misspelled(os.environ):
-            click.echo(f"uploadcore: {line}", err=True)
+    if warn:
+        _name_misspelled()
     try:
         return load_settings(**{name: value for name, value in given.items() if value is not None})
     except ConfigurationError as exc:
+        if not warn:
+            _name_misspelled()
         raise CommandError(str(exc), ExitStatus.USAGE) from exc
+
+
+def _name_misspelled() -> None:
+    """On stderr, before what is wrong: a variable that is missing may be the one that is misspelled."""
+    for line in misspelled(os.environ):
+        click.echo(f"uploadcore: {line}", err=True)
