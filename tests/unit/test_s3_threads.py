@@ -42,10 +42,17 @@ async def test_who_is_cancelled_as_the_answer_arrives_is_cancelled(turns: int) -
 
 async def test_a_call_that_takes_too_long_is_given_up_and_keeps_its_place_until_it_ends() -> None:
     threads = BoundedThreads("test", threads=1, waiting=0)
-    ends = threading.Event()
+    begun, ends = threading.Event(), threading.Event()
 
+    def hang() -> None:
+        begun.set()
+        ends.wait(PATIENCE)
+
+    given_up = asyncio.create_task(threads.run(hang, within=0.01))
+    await asyncio.sleep(0)
+    assert begun.wait(PATIENCE)  # the loop stands still: nothing is given up before it has begun
     with pytest.raises(TransportError, match="did not answer in time"):
-        await threads.run(ends.wait, PATIENCE, within=0.01)
+        await given_up
     with pytest.raises(TransportError, match="too many"):
         await threads.run(ends.wait, PATIENCE, within=0.01)
 
