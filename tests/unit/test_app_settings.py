@@ -78,6 +78,7 @@ def test_variables_are_read_and_arguments_come_before_them(monkeypatch: pytest.M
         ({"cors_origins": "https://a.example https://b.example:443"}, "'https://b.example:443' is not an origin"),
         ({"cors_origins": "http://a.example:80"}, "is not an origin"),
         ({"cors_origins": "http://[::1]:80"}, "is not an origin"),
+        ({"cors_origins": "https://a.example:65536"}, "'https://a.example:65536' is not an origin"),
         ({"cors_origins": "https://*.example"}, "is not an origin"),
         ({"cors_origins": "https://user@a.example"}, "is not an origin"),
         ({"cors_origins": "https://a.example:"}, "is not an origin"),
@@ -139,6 +140,7 @@ def test_origins_and_media_types_that_can_be_met_are_taken_as_they_are() -> None
         "http://a.example:8080",
         "https://xn--bcher-kva.example:8443",
         "http://[::1]:5173",
+        "https://a.example:65535",
     )
     types = ("video/*", "image/svg+xml", "Application/vnd.oasis.opendocument.text")
 

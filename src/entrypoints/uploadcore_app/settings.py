@@ -32,8 +32,9 @@ _DURATION = re.compile(r"(?P<number>[0-9]{1,9}(\.[0-9]+)?)(?P<unit>[smhd]?)")
 _NAME = r"[A-Za-z0-9!#$&^_.+-]{1,127}"
 """Source: RFC 6838, section 4.2."""
 _MEDIA_TYPE = re.compile(rf"{_NAME}/({_NAME}|\*)")
-_ORIGIN = re.compile(r"(http(?!.*:80$)|https(?!.*:443$))://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?")
+_ORIGIN = re.compile(r"(http(?!.*:80$)|https(?!.*:443$))://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:(?P<port>[1-9][0-9]{0,4}))?")
 """As browsers write it, whose word is compared with ours: no port that is the scheme's own. Source: RFC 6454, section 6.2."""
+_PORT_MAX = 65_535
 _DESTINATION = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
@@ -152,7 +153,8 @@ class Settings(BaseSettings):
     @classmethod
     def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for origin in value:
-            if not _ORIGIN.fullmatch(origin):
+            found = _ORIGIN.fullmatch(origin)
+            if not found or int(found["port"] or 0) > _PORT_MAX:
                 raise ValueError(
                     f"{origin!r} is not an origin as browsers send it, such as https://app.example.com: "
                     "lower-case, without the scheme's own port, without path and wildcard"
