@@ -123,3 +123,23 @@ async def test_once_closed_nothing_is_begun_and_that_is_said(threads: DiskThread
         with pytest.raises(StoreUnavailableError, match="closed"):
             await threads.in_turn("x", disk.work, "a")
     assert disk.done == []
+
+
+async def test_closing_waits_for_what_was_begun_and_begins_nothing_that_waited(disk: Disk) -> None:
+    threads = DiskThreads(threads=1, waiting=4)
+    begun = asyncio.create_task(threads.in_turn("x", disk.work, "a"))
+    await disk.has_begun()
+    for_its_turn = [asyncio.create_task(threads.in_turn("x", disk.work, name)) for name in ("b", "c")]
+    for_a_thread = [asyncio.create_task(threads.run(disk.work, name)) for name in ("d", "e")]
+    await asyncio.sleep(0)
+
+    closing = asyncio.create_task(threads.close())
+    await asyncio.sleep(0)
+    assert not closing.done()
+    disk.moves.set()
+    await asyncio.gather(begun, closing)
+
+    for call in (*for_its_turn, *for_a_thread):
+        with pytest.raises(StoreUnavailableError, match="the store was closed"):
+            await call
+    assert disk.done == ["a"]

@@ -30,6 +30,7 @@ class DiskThreads:
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="uploadcore-filesystem")
         """For those who bound by themselves what they give it."""
         self._room = threads + waiting
+        self._is_closed = False
         self._turns: dict[str, Future[None]] = {}
         self._lock = threading.Lock()
 
@@ -71,7 +72,8 @@ class DiskThreads:
         await asyncio.wrap_future(self._submit(pass_on, work, *args, **kwargs))
 
     async def close(self) -> None:
-        """Begin nothing more, and wait for what was begun."""
+        """Begin nothing more, and wait for what was begun. Who waits for a thread or for a turn is told that the store was closed."""
+        self._is_closed = True
         await asyncio.to_thread(self.pool.shutdown)
 
     def _turn_of(self, name: str, turn: Future[None]) -> Future[None]:
@@ -82,8 +84,14 @@ class DiskThreads:
     def _submit(
         self, then: Callable[[], None], work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
     ) -> Future[_T]:
+        def begin() -> _T:
+            # Not `shutdown(cancel_futures=True)`: callers could not tell it from being cancelled, and bodies would not be discarded.
+            if self._is_closed:
+                raise StoreUnavailableError("the store was closed")
+            return work(*args, **kwargs)
+
         try:
-            running = self.pool.submit(work, *args, **kwargs)
+            running = self.pool.submit(begin)
         except RuntimeError as exc:
             then()
             raise StoreUnavailableError("the store was closed") from exc
