@@ -99,6 +99,13 @@ async def test_closing_lets_go_of_who_waits(server: NameServer, names: HostNames
         await waiting
 
 
+async def test_once_closed_no_name_is_looked_up(server: NameServer, names: HostNames) -> None:
+    names.close()
+    with pytest.raises(OSError, match="closed"):
+        await names.addresses("redis.test")
+    assert server.asked == []
+
+
 @pytest.mark.parametrize(
     ("url", "asked"),
     [

@@ -25,15 +25,18 @@ class HostNames:
         """Start no thread yet."""
         self._threads = ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="uploadcore-redis-names")
         self._lookups: dict[str, asyncio.Future[Sequence[str]]] = {}
+        self._is_closed = False
 
     async def addresses(self, host: str) -> Sequence[str]:
         """A host's addresses, at least one, in the order in which they are to be tried. Who gives up leaves the lookup to those who come next.
 
         Raises:
-            OSError: It has none, or it was closed meanwhile.
+            OSError: It has none, or this is closed, or was meanwhile.
         """
         if _is_address(host):
             return [host]
+        if self._is_closed:
+            raise ConnectionAbortedError("closed: no host's name is looked up any more")
         lookup = self._lookups.get(host)
         if lookup is None:
             lookup = asyncio.get_running_loop().run_in_executor(self._threads, _resolved, host)
@@ -45,7 +48,8 @@ class HostNames:
         return lookup.result()
 
     def close(self) -> None:
-        """Ask nothing more. A thread that still waits ends by itself."""
+        """Ask nothing more. A thread that still waits ends by itself, and the process not before it."""
+        self._is_closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
         for lookup in list(self._lookups.values()):
             lookup.cancel()
