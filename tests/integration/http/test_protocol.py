@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+from contextlib import asynccontextmanager, closing
+from typing import Any, cast
 
 import pytest
 import uvicorn
@@ -228,21 +228,33 @@ async def test_what_is_no_request_does_not_hold_an_idle_connection() -> None:
         writer.close()
 
 
-async def test_after_what_is_no_request_one_has_all_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("uploadcore_http.protocol.REQUEST_TIMEOUT", 2.0)
-    async with listening() as port, asyncio.timeout(10):
+async def test_after_what_is_no_request_one_has_all_its_time() -> None:
+    begun = asyncio.Semaphore(0)
+
+    async def beginning(scope: Any, receive: Any, send: Any) -> None:
+        begun.release()
+        await echo(scope, receive, send)
+
+    async with server_of(beginning) as (server, port), asyncio.timeout(30):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        for _ in range(2):
-            writer.write(b"\r\n")
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(reader.read(1), 1.2)
-            writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\n")
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(reader.read(1), 1.2)
-            writer.write(b"1")
-            assert (await reader.readuntil(b"\r\n\r\n")).startswith(ANSWER)
-            await reader.readexactly(1)
-        writer.close()
+        with closing(writer):
+            for _ in range(2):
+                writer.write(b"\r\n")
+                while (idle := timer_of(server)) is None:  # noqa: ASYNC110 - a server tells nobody
+                    await asyncio.sleep(0.01)
+                writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\n")
+                await begun.acquire()
+
+                assert idle.cancelled()
+                assert timer_of(server) not in {None, idle}
+                writer.write(b"1")
+                assert (await reader.readuntil(b"\r\n\r\n")).startswith(ANSWER)
+                await reader.readexactly(1)
+
+
+def timer_of(server: uvicorn.Server) -> asyncio.TimerHandle | None:
+    """What ends the wait for a request on the only connection, once there is one and while it waits."""
+    return next((cast("BoundedHttpProtocol", one)._timer for one in server.server_state.connections), None)
 
 
 # --- answers that are not taken -----------------------------------------------------------------------------------
