@@ -34,6 +34,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     _timer: asyncio.TimerHandle | None = None
     _answer_timer: asyncio.TimerHandle | None = None
     _is_next_held = False
+    _has_paused_reading = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request."""
@@ -126,13 +127,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """The client is slow to take what it is sent: nothing more is read of it."""
         super().pause_writing()
+        self._has_paused_reading = not self.flow.read_paused
         self.flow.pause_reading()
         self._await_reader()
 
     def resume_writing(self) -> None:
         """It has taken most of it: on with what it asked next."""
         super().resume_writing()
-        self.flow.resume_reading()
+        if self._has_paused_reading:  # uvicorn has reasons of its own: a body that nobody takes, requests that wait
+            self._has_paused_reading = False
+            self.flow.resume_reading()
         self._await_reader_no_more()
         if self.transport.is_closing():
             self._await_reader()

@@ -309,6 +309,27 @@ async def test_an_answer_that_is_taken_slowly_is_not_cut_off(monkeypatch: pytest
     assert size > LARGE
 
 
+@pytest.mark.parametrize("was_paused", [True, False], ids=["a body that nobody takes", "nothing else"])
+async def test_reading_goes_on_with_the_answer_only_where_it_stopped_for_it(was_paused: bool) -> None:
+    """uvicorn has reasons of its own not to read on: a body that nobody takes would be kept, a piece more at each pause of the answer."""
+    async with server_of(echo) as (server, port):
+        _reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        while not server.server_state.connections:  # noqa: ASYNC110 - a server tells nobody
+            await asyncio.sleep(0.01)
+        [protocol] = server.server_state.connections
+        assert isinstance(protocol, BoundedHttpProtocol)
+        for _ in range(2):
+            if was_paused:
+                protocol.flow.pause_reading()
+
+            protocol.pause_writing()
+            assert protocol.flow.read_paused
+            protocol.resume_writing()
+
+            assert protocol.flow.read_paused is was_paused
+        writer.close()
+
+
 async def test_a_request_is_not_begun_before_the_answer_to_the_one_before_is_taken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
