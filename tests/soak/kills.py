@@ -67,9 +67,16 @@ class Killing:
         expected = blob(path, self.size, self.chance)
         self.proxy.take()
         client = self.service.client("upload", path, *self.options, wait=False)
-        time.sleep(self.chance.uniform(0.2, 0.9) * self.took)
+        # What is killed while it is being opened leaves an empty multipart upload, which goes as an orphan a day later.
+        while client.poll() is None and not self._is_open(path):
+            time.sleep(0.02)
+        time.sleep(self.chance.uniform(0, 0.7) * self.took)
         self.interrupted += client.poll() is None
         return path, expected, client
+
+    def _is_open(self, path: Path) -> bool:
+        found = self.service.call("GET", "/v1/uploads?limit=1")["uploads"]
+        return bool(found) and found[0]["filename"] == path.name and found[0]["state"] != "pending"
 
     def ended(self, path: Path, expected: str) -> None:
         """Bring the upload to its end; check its bytes, and how many were sent in all."""
