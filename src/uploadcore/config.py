@@ -25,7 +25,7 @@ class UploadConfig:
         completion_wait: How long a caller of `complete` waits before it is told that the store still assembles.
         lost_confirmation: How far apart the two sightings must be before a completing upload counts as lost by the store.
         second_completion_after: When a store without `concurrent_complete` may be called again.
-        give_up_after: When an upload that can't be settled is given up.
+        give_up_after: When an upload that can't be settled is given up: once the store was told twice more, and did not do it.
         recheck_margin: After the last URL has run out, when the store is looked at once more.
         idempotency_kept: How long an idempotency key answers with its upload.
         events_kept: How long events stay in the outbox once they are delivered.

@@ -116,16 +116,14 @@ class Recording:
                 if file.status in {FileStatus.DELETING, FileStatus.DELETED}:
                     saved = await tx.uploads.save(upload.integrity_failed(self.lease, Reason.FILE_DELETED))
                 elif await self._is_older_than_the_content(tx, upload, file):
-                    saved = await tx.uploads.save(upload.assembled())
+                    saved = await tx.uploads.save(upload.assembled(recheck_after=self.config.recheck_after))
                     await tx.quotas.release(upload.owner, size=upload.reserved_bytes)
                 else:
                     saved = await tx.uploads.save(upload.assembled(recheck_after=self._recheck_of(upload)))
                     if file.upload_id != upload.id:
                         superseded = await existing_upload(tx, file.upload_id)
                         if superseded.state is UploadState.COMPLETED:
-                            # What was found and not completed here may be what the file was: that is no garbage.
-                            after = None if superseded.was_found else self.config.recheck_after
-                            await tx.uploads.save(superseded.recheck(after))
+                            await tx.uploads.save(superseded.recheck(self.config.recheck_after))
                     checksum, verified_by = _vouched(upload, found)
                     file = await tx.files.save(
                         file.becomes_available(
@@ -145,7 +143,7 @@ class Recording:
     async def _is_older_than_the_content(self, tx: Transaction, upload: Upload, file: File) -> bool:
         """Whether it was found completed, in a past this database does not know, and the file has a version that was begun later.
 
-        Which of them was the last is not known then; the later is, most likely. The object of the other is left.
+        Which of them was completed last is not known then; the later was, most likely.
         """
         if not upload.was_found or file.upload_id == upload.id or file.status is not FileStatus.AVAILABLE:
             return False

@@ -59,7 +59,7 @@ class UploadInput(StrEnum):
     INTEGRITY_FAILED = "integrity failed"
     """An object stands under the key and is not what was to be assembled, or its file was deleted meanwhile."""
     GAVE_UP = "gave up"
-    """Nothing could be settled in 24 hours; the store was made to abort, then looked at."""
+    """Nothing could be settled in 24 hours, nor by two calls after them; the store was made to abort, then looked at."""
     COMPLETION_REQUESTED = "completion requested"
     ABORT_REQUESTED = "abort requested"
     DEADLINE_PASSED = "deadline passed"

@@ -152,7 +152,7 @@ class UploadSteps(Cleaning):
     async def _assemble(self, held: Held, parts: Sequence[StoredPart] | None) -> Upload:
         upload = held.upload
         is_multipart = upload.strategy is Strategy.MULTIPART
-        is_last_try = False
+        is_first_try, is_last_try = parts is not None, False
         if parts is None:
             found = await self.store.head(upload.address)
             if found is not None:
@@ -161,15 +161,15 @@ class UploadSteps(Cleaning):
                 return await self._advance(held, Upload.lease_given_up)
             is_last_try = upload.called_after(self.config.give_up_after)
             parts = await self._parts_to_assemble(held) if is_multipart else None
-        known = is_multipart and parts is not None and await self._complete(held, parts)
+        known = is_multipart and parts is not None and await self._complete(held, parts, is_first_try=is_first_try)
         found = await self.store.head(upload.address)
         if found is not None:
             return await self._settle(held, found)
         if not known:
             return await self._lost(held)
-        return await (self._give_up(held) if is_last_try else self._advance(held, Upload.lease_given_up))
+        return await (self._give_up(held) if is_last_try else self._advance(held, Upload.seen_known))
 
-    async def _complete(self, held: Held, parts: Sequence[StoredPart]) -> bool:
+    async def _complete(self, held: Held, parts: Sequence[StoredPart], *, is_first_try: bool) -> bool:
         """Call the store. `False` if it knows no such multipart upload; any other answer is for a look at the object to tell."""
         upload, expected = held.upload, expected_of(held.upload)
         checksum = self._verifiable(expected.checksum)
@@ -179,7 +179,9 @@ class UploadSteps(Cleaning):
             return False
         except StoreUnavailableError:
             log.info("upload %s: completion is in doubt, looking", upload.id, extra={"upload_id": upload.id})
-        except StorageFullError:
+        except StorageFullError as exc:
+            if not is_first_try:  # a call before this one may have had room, and its effect may come yet
+                raise StoreUnavailableError(exc.message, upload_id=upload.id) from exc
             await self._advance(held, Upload.assembly_rejected)
             raise
         except ChecksumMismatchError as exc:

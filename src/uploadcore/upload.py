@@ -204,7 +204,6 @@ class Upload:
             self._step(UploadInput.LEASE_TAKEN, expected=expected)
             .leasing(lease)
             .setting(Timer.CALLED, timedelta(0))
-            .clearing(Timer.LOST)
             .only_if(Condition(last, passed=True, margin=after))
         )
 
@@ -219,6 +218,10 @@ class Upload:
     def seen_lost(self) -> Transition:
         """While completing: the store shows neither upload nor object. Counts only when seen again later."""
         return self.lease_given_up().setting(Timer.LOST, timedelta(0))
+
+    def seen_known(self) -> Transition:
+        """While completing: the store knows the upload, whatever it said before; it could not be settled now."""
+        return self.lease_given_up().clearing(Timer.LOST)
 
     def reopened(self, storage_upload_id: str | None, *, confirmed_after: timedelta) -> Transition:
         """The store lost it: it starts again under a new storage upload id, all parts missing."""

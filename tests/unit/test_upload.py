@@ -68,11 +68,12 @@ VERBS = {
         (Condition(Timer.LEASE, passed=True),),
     ),
     "lease given up": Verb(lambda u: u.lease_given_up(), H.LEASE_TAKEN, {Timer.LEASE: NOW}, {}),
+    "seen known": Verb(lambda u: u.seen_known(), H.LEASE_TAKEN, {Timer.LEASE: NOW, Timer.LOST: None}, {}),
     "seen lost": Verb(lambda u: u.seen_lost(), H.LEASE_TAKEN, {Timer.LEASE: NOW, Timer.LOST: NOW}, {}),
     "completed again": Verb(
         lambda u: u.completed_again(EXPECTED, LEASE, after=LATER),
         H.LEASE_TAKEN,
-        {Timer.LEASE: HELD, Timer.CALLED: NOW, Timer.LOST: None},
+        {Timer.LEASE: HELD, Timer.CALLED: NOW},
         {"expected": EXPECTED},
         (Condition(Timer.FENCED, passed=True, margin=LATER),),
     ),

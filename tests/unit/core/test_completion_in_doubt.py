@@ -651,6 +651,17 @@ async def test_a_sighting_counts_no_more_once_the_upload_was_seen_again(rig: Rig
     assert rig.bodies == [BODY]
 
 
+async def test_one_that_is_listed_and_yet_unknown_is_opened_again(rig: Rig) -> None:
+    upload = await rig.sent()
+    rig.store.faults.fail("complete_multipart", NoSuchMultipartError("unknown"), times=3)
+    await rig.complete(upload.id)
+    for _ in range(2):
+        rig.after(minutes=1)
+        await rig.core.sweep()
+
+    assert (rig.only().state, rig.events) == (UploadState.UPLOADING, ["upload.reopened"])
+
+
 # --- parts that were sent after the fence -------------------------------------------------------------------------
 
 
@@ -699,14 +710,31 @@ async def test_where_there_is_no_room_to_assemble_it_the_upload_stays_and_goes_o
 
 
 async def test_where_there_is_no_room_it_can_be_aborted_to_make_some(rig: Rig) -> None:
-    await in_doubt(rig)
+    upload = await rig.sent()
     rig.store.faults.fail("complete_multipart", StorageFullError("no room"))
-    rig.after(minutes=1)
+    with pytest.raises(StorageFullError):
+        await rig.complete(upload.id)
 
-    assert (await rig.core.sweep()).failed == 1
+    await rig.abort(upload.id)
 
-    await rig.abort(rig.only().id)
     assert rig.store.multiparts == {}
+
+
+async def test_what_was_fenced_in_time_waits_for_room_however_long(rig: Rig) -> None:
+    """The call before may have had room: it does not go back, and is not given up."""
+    upload = await rig.sent()
+    rig.after(hours=23)
+    rig.store.faults.fail("complete_multipart", AWAY)
+    await rig.complete(upload.id)
+    rig.store.faults.fail("complete_multipart", StorageFullError("no room"), times=72)
+    for _ in range(72):
+        rig.after(hours=1)
+        assert (await rig.core.sweep()).unsettled == 1
+        assert rig.only().state is UploadState.COMPLETING
+
+    await rig.core.sweep()
+
+    assert (rig.only().state, rig.bodies) == (UploadState.COMPLETED, [BODY])
 
 
 # --- a caller that goes away --------------------------------------------------------------------------------------
