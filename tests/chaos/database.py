@@ -150,7 +150,7 @@ async def cut_at_commit(lab: Lab) -> str:
 
     With a commit that was not answered taken for one that was made, it failed: uploads that were acknowledged were not found.
     """
-    count = lab.sized(120, 15)
+    count = lab.sized(120, 9)
     async with lab.world() as world, Client(world.fleet.url, chance=lab.chance) as client:
         told = []
         done: list[Uploaded] = []
