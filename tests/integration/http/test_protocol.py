@@ -74,6 +74,21 @@ async def answer_to(port: int, *pieces: bytes) -> bytes:
         writer.close()
 
 
+async def sent_until_cut(writer: asyncio.StreamWriter, piece: bytes) -> int:
+    """How many bytes of what has no end the server takes before it closes the connection."""
+    sent = 0
+    try:
+        while sent < 100 * MAX_HEAD:
+            writer.write(piece)
+            sent += len(piece)
+            await writer.drain()
+            await asyncio.sleep(0)  # the server's turn
+    except ConnectionError:
+        pass
+    writer.close()
+    return sent
+
+
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("uploadcore_http.protocol.REQUEST_TIMEOUT", 0.1)
@@ -95,17 +110,8 @@ async def test_a_head_of_ordinary_size_is_served() -> None:
 async def test_a_head_without_end_is_refused_and_cut(begin: bytes, piece: bytes) -> None:
     async with listening() as port:
         _reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        sent = 0
         writer.write(begin)
-        try:
-            while sent < 100 * MAX_HEAD:
-                writer.write(piece)
-                sent += len(piece)
-                await writer.drain()
-                await asyncio.sleep(0)  # the server's turn
-        except ConnectionError:
-            pass
-        writer.close()
+        sent = await sent_until_cut(writer, piece)
 
         assert sent < 20 * MAX_HEAD
 
@@ -184,20 +190,11 @@ async def test_fields_that_follow_a_body_are_not_added_to_the_heads() -> None:
 async def test_fields_without_end_that_follow_a_body_are_refused_and_cut(path: bytes, piece: bytes) -> None:
     async with listening() as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        sent = 0
         writer.write(CHUNKED % path + b"1\r\na\r\n")
         if path != b"/":
             await reader.readuntil(b"\r\n\r\n")  # refused, and it goes on all the same
         writer.write(b"0\r\n")
-        try:
-            while sent < 100 * MAX_HEAD:
-                writer.write(piece)
-                sent += len(piece)
-                await writer.drain()
-                await asyncio.sleep(0)  # the server's turn
-        except ConnectionError:
-            pass
-        writer.close()
+        sent = await sent_until_cut(writer, piece)
 
         assert sent < 20 * MAX_HEAD
 
