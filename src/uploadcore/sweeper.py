@@ -21,6 +21,7 @@ from uploadcore.config import UploadConfig
 from uploadcore.errors import (
     ChecksumMismatchError,
     PartsMissingError,
+    StoreOverloadedError,
     StoreUnavailableError,
     UploadCoreError,
     VersionConflictError,
@@ -181,6 +182,8 @@ class Sweeper:
                 raise
             await self._steps.open(await self._steps.take_over(upload))
             return "opened"
+        except StoreOverloadedError:
+            raise  # it was not asked about this one: a statement for each of them would take from the requests there is no room for
         except StoreUnavailableError:
             await self._put_off(upload)
             raise
@@ -207,6 +210,8 @@ class Sweeper:
             else:
                 await self._steps.record_damaged(upload, file)
                 return "damaged"
+        except StoreOverloadedError:
+            raise  # it was not asked about this one
         except StoreUnavailableError:
             await self._steps.save(upload.recheck(self._config.sweep_interval))  # not at the head of every pass
             raise

@@ -7,6 +7,7 @@ on sending for as long as they have not noticed.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -183,10 +184,15 @@ class _Service:
             self._say_so()
 
     def _say_so(self) -> None:
-        """Once connections are taken, and everything is open."""
+        """Once connections are taken, and everything is open.
+
+        What was made until then stays until the end, and is most of what there is: left to the collector, its every full pass would go through
+        all of it, and nothing else is served meanwhile (seen here: up to 0.3 s). Source: Python's documentation of `gc.freeze`.
+        """
         if self._has_said_so or not (self._server.started and self._running.lifecycle.is_started):
             return
         self._has_said_so = True
+        gc.freeze()
         self._announce.write(f"uploadcore is serving on {self._address}\n")
         self._announce.flush()
 

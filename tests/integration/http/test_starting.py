@@ -68,6 +68,36 @@ def test_one_line_on_stdout_says_where_it_serves(tmp_path: Path) -> None:
         assert served.process.stdout.read() == ""
 
 
+FROZEN = """
+import gc, io, os, signal
+from uploadcore_app import load_settings
+from uploadcore_http.server import serve
+
+class Announced(io.StringIO):
+    def write(self, line):
+        print(gc.get_freeze_count(), len(gc.get_objects()))
+        os.kill(os.getpid(), signal.SIGINT)
+
+serve(load_settings(), announce=Announced())
+"""
+
+
+def test_what_was_made_to_serve_is_no_matter_for_the_garbage_collector(tmp_path: Path) -> None:
+    settings = environment(data_dir=str(tmp_path / "data"), port="0")
+    ran = subprocess.run(
+        [sys.executable, "-c", FROZEN],
+        env=settings,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+        check=True,
+    )
+    frozen, collected = map(int, ran.stdout.split())
+    assert frozen > 100_000
+    assert collected < 1_000
+
+
 def test_signed_urls_lead_to_the_port_that_was_taken(tmp_path: Path) -> None:
     with service_process(tmp_path) as served:
         upload = httpx.post(f"{served.url}/v1/uploads", json={"filename": "a", "size": 3, "sign": 1}).json()

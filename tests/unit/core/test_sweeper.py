@@ -11,7 +11,13 @@ import pytest
 
 from tests.unit.core.rig import BODY, OWNER, Rig, until
 from uploadcore import SweepReport, UploadConfig, UploadState, orphans, sweeper
-from uploadcore.errors import DatabaseUnavailableError, StorageFullError, StoreUnavailableError, UploadClosedError
+from uploadcore.errors import (
+    DatabaseUnavailableError,
+    StorageFullError,
+    StoreOverloadedError,
+    StoreUnavailableError,
+    UploadClosedError,
+)
 from uploadcore.ports import ObjectHeaders, StoredObject
 from uploadcore.upload import Address, Lease
 from uploadcore_memory import MEMORY_CAPABILITIES, MemoryObjectStore
@@ -244,12 +250,15 @@ async def test_a_recheck_the_store_does_not_answer_does_not_stand_at_the_head_of
     assert rig.only().recheck_at == rig.clock.now() + rig.config.sweep_interval
 
 
-def keep_out_of_reach(rig: Rig, keys: Collection[str]) -> None:
+AWAY = StoreUnavailableError("that bucket may not be read any more")
+
+
+def keep_out_of_reach(rig: Rig, keys: Collection[str], error: StoreUnavailableError = AWAY) -> None:
     """The store does not say what stands under these keys."""
 
     async def head(address: Address) -> StoredObject | None:
         if address.key in keys:
-            raise StoreUnavailableError("that bucket may not be read any more")
+            raise error
         return await MemoryObjectStore.head(rig.store, address)
 
     rig.store.__dict__["head"] = head
@@ -313,6 +322,25 @@ async def test_a_pending_upload_whose_opener_is_at_work_is_not_put_off(rig: Rig)
     await sweep_in_vain(rig)
 
     assert rig.only() == held
+
+
+@pytest.mark.parametrize("state", [UploadState.PENDING, UploadState.UPLOADING, UploadState.EXPIRED])
+async def test_where_the_store_was_not_asked_for_want_of_room_nothing_is_written(rig: Rig, state: UploadState) -> None:
+    if state is UploadState.PENDING:
+        await pending(rig)
+    else:
+        await rig.begin()
+    rig.after(days=1, minutes=5)
+    if state is UploadState.EXPIRED:
+        await rig.core.sweep()
+        rig.after(days=1)
+    due = rig.only()
+    assert due.state is state
+    keep_out_of_reach(rig, {due.address.key}, StoreOverloadedError("too many calls wait"))
+
+    assert (await rig.core.sweep()).failed == 1
+
+    assert rig.only() == due
 
 
 async def test_the_content_of_a_file_that_stands_survives_a_recheck(rig: Rig) -> None:
