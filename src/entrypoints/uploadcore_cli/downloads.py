@@ -9,8 +9,9 @@ from pathlib import Path
 
 import click
 
-from uploadcore_cli.display import Meters, duration, plain, rate, size
+from uploadcore_cli.display import duration, plain, rate, size
 from uploadcore_cli.failures import CommandError, ExitStatus
+from uploadcore_cli.meters import Meters
 from uploadcore_cli.options import client_options
 from uploadcore_client import DEFAULT_URL, Client
 

@@ -21,8 +21,9 @@ from rich.text import Text
 from uploadcore.errors import UploadCoreError
 from uploadcore.file import ChecksumAlgorithm
 from uploadcore.states import UploadState
-from uploadcore_cli.display import Meters, duration, plain, rate, size
+from uploadcore_cli.display import duration, plain, rate, size
 from uploadcore_cli.failures import CommandError, ExitStatus, of_error
+from uploadcore_cli.meters import Meters
 from uploadcore_cli.options import DEFAULT_PARALLEL, ByteCount, client_options
 from uploadcore_client import DEFAULT_URL, Client, File, FileUnreadableError, Progress, Upload
 
