@@ -209,9 +209,17 @@ class DatabaseUnavailableError(UploadCoreError):
 
 
 class DeliveryError(UploadCoreError):
-    """Event publisher port only: the event was not delivered, or nobody knows. It comes again; the message is kept and shown, and has no secret."""
+    """Event publisher port only: the event was not delivered, or nobody knows. It comes again; the message is kept and shown, and has no secret.
+
+    Attributes:
+        retry_after: Seconds for which the receiver wants to be left alone; 0 where it did not say.
+    """
 
     code = "internal"
+
+    def __init__(self, message: str, *, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class OverloadedError(UploadCoreError):

@@ -244,6 +244,9 @@ class Relay:
             if task is None or task.cancelling():
                 raise
             return self._failed(delivery, retry, DeliveryError("the publisher's own work was cancelled"))
+        except DeliveryError as exc:
+            asked = timedelta(seconds=min(LONGEST_RETRY.total_seconds(), exc.retry_after))
+            return self._failed(delivery, None if retry is None else max(retry, asked), exc)
         except Exception as exc:  # noqa: BLE001 - a publisher may be the host's code; any failure of it only means: not delivered
             return self._failed(delivery, retry, exc)
         return delivery

@@ -9,6 +9,7 @@ import logging
 import ssl
 from collections.abc import AsyncIterator
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 
 import httpcore
 from standardwebhooks import Webhook
@@ -50,7 +51,7 @@ class WebhookPublisher:
     """Sends events as CloudEvents, signed by the Standard Webhooks scheme, to one address.
 
     Delivered is what is answered with 2xx. 410 says that the address takes no events any more: those go to the dead letters at once. Any
-    other answer, redirects included, and none in time: not delivered, try again.
+    other answer, redirects included, and none in time: not delivered, try again; no sooner than its `Retry-After` says.
 
     Args:
         url: Where to, and behind a `#`, which is not sent: `secret=whsec_…`, again for each further secret: all sign, so that a receiver may
@@ -126,13 +127,15 @@ class WebhookPublisher:
         if pool is None:
             raise DeliveryError("the publisher is not open")
         body = json.dumps(cloud_event(event, source=self._source), ensure_ascii=False, separators=(",", ":"))
-        status = await self._post(pool, self._headers(event.id, body), body.encode())
-        if status == 410:
+        answer = await self._post(pool, self._headers(event.id, body), body.encode())
+        if answer.status == 410:
             raise UndeliverableError(f"{self._url} answers 410: it takes no events any more")
-        if not 200 <= status < 300:
-            raise DeliveryError(f"{self._url} answers {status}")
+        if not 200 <= answer.status < 300:
+            raise DeliveryError(f"{self._url} answers {answer.status}", retry_after=self._wait_of(answer))
 
-    async def _post(self, pool: httpcore.AsyncConnectionPool, headers: list[tuple[str, str]], body: bytes) -> int:
+    async def _post(
+        self, pool: httpcore.AsyncConnectionPool, headers: list[tuple[str, str]], body: bytes
+    ) -> httpcore.Response:
         try:
             async with (
                 asyncio.timeout(self._timeout),
@@ -145,11 +148,19 @@ class WebhookPublisher:
                 ) as answer,
             ):
                 await _read(answer)
-                return answer.status
+                return answer
         except TimeoutError as exc:
             raise DeliveryError(f"{self._url} does not answer within {self._timeout:g} s") from exc
         except _FAILURES as exc:
             raise DeliveryError(f"{self._url} can't be reached: {_reason(exc)}") from exc
+
+    def _wait_of(self, answer: httpcore.Response) -> float:
+        """The seconds its `Retry-After` asks for, as a number or a date (RFC 9110, section 10.2.3); 0 where it has none, or one that can't be read."""
+        told = {name.lower(): value for name, value in answer.headers}.get(b"retry-after", b"").decode("latin-1")
+        try:
+            return float(told) if told.isdecimal() else (parsedate_to_datetime(told) - self._clock.now()).total_seconds()
+        except (TypeError, ValueError):  # no date, or one without a zone
+            return 0.0
 
     def _headers(self, event_id: str, body: str) -> list[tuple[str, str]]:
         now = self._clock.now()

@@ -121,6 +121,29 @@ async def test_any_other_answer_is_no_delivery(receiver: Receiver, publisher: We
         await publisher.publish(event())
 
 
+@pytest.mark.parametrize(
+    ("told", "seconds"),
+    [
+        ("120", 120.0),
+        ("Thu, 01 Jan 2026 12:02:00 GMT", 120.0),
+        ("soon", 0.0),
+        ("-5", 0.0),
+        ("Thu, 01 Jan 2026 12:02:00", 0.0),
+    ],
+)
+async def test_who_asks_to_be_left_alone_for_a_while_is(
+    receiver: Receiver, publisher_for: PublisherFactory, told: str, seconds: float
+) -> None:
+    noon = ManualClock(datetime(2026, 1, 1, 12, tzinfo=UTC))
+    publisher = await publisher_for(f"http://127.0.0.1:{receiver.port}/#secret={SECRET}&allow=127.0.0.1", clock=noon)
+    receiver.answer = status(503, f"Retry-After: {told}")
+
+    with pytest.raises(DeliveryError) as failed:
+        await publisher.publish(event())
+
+    assert failed.value.retry_after == seconds
+
+
 async def test_410_is_for_good(receiver: Receiver, publisher: WebhookPublisher) -> None:
     receiver.answer = status(410)
 

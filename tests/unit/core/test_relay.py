@@ -525,6 +525,21 @@ async def test_dead_letters_come_in_pages(rig: Rig, publisher: MemoryEventPublis
     assert [letter.event.position for letter in (*first, *rest)] == [1, 2, 3]
 
 
+@pytest.mark.parametrize(("asked", "waited"), [(90.0, 90), (1e9, 3_600), (float("inf"), 3_600)])
+async def test_nothing_is_delivered_sooner_than_its_receiver_says(
+    rig: Rig, publisher: MemoryEventPublisher, asked: float, waited: int
+) -> None:
+    publisher.fail_with = DeliveryError("not now", retry_after=asked)
+    await rig.completed()
+    await rig.core.relay()
+    publisher.fail_with = None
+
+    rig.after(seconds=waited - 1)
+    assert (await rig.core.relay()).delivered == 0
+    rig.after(seconds=1)
+    assert (await rig.core.relay()).delivered == 1
+
+
 async def test_what_went_wrong_is_cut_short(rig: Rig, publisher: MemoryEventPublisher) -> None:
     publisher.fail_with = DeliveryError("x" * 10_000)
     await rig.completed()
