@@ -158,7 +158,9 @@ class WebhookPublisher:
         """The seconds its `Retry-After` asks for, as a number or a date (RFC 9110, section 10.2.3); 0 where it has none, or one that can't be read."""
         told = {name.lower(): value for name, value in answer.headers}.get(b"retry-after", b"").decode("latin-1")
         try:
-            return float(told) if told.isdecimal() else (parsedate_to_datetime(told) - self._clock.now()).total_seconds()
+            return (
+                float(told) if told.isdecimal() else (parsedate_to_datetime(told) - self._clock.now()).total_seconds()
+            )
         except (TypeError, ValueError):  # no date, or one without a zone
             return 0.0
 

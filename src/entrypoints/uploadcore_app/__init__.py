@@ -11,7 +11,7 @@ try:
     from uploadcore_app.errors import ConfigurationError
     from uploadcore_app.measured import BUCKETS, Durations, Measurements
     from uploadcore_app.plugins import load_adapter
-    from uploadcore_app.settings import Settings, is_loopback, load_settings, misspelled
+    from uploadcore_app.settings import Settings, checked_origins, is_loopback, load_settings, misspelled
     from uploadcore_app.tracing import Tracing, current_trace_id
 except ModuleNotFoundError as exc:
     if (exc.name or "").startswith("uploadcore"):
@@ -27,6 +27,7 @@ __all__ = [
     "Measurements",
     "Settings",
     "Tracing",
+    "checked_origins",
     "current_trace_id",
     "examine",
     "is_loopback",

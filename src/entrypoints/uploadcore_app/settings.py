@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from uploadcore_app.errors import ConfigurationError
 
-__all__ = ["NO_CACHE", "Settings", "is_loopback", "load_settings", "misspelled"]
+__all__ = ["NO_CACHE", "Settings", "checked_origins", "is_loopback", "load_settings", "misspelled"]
 
 PREFIX = "UPLOADCORE_"
 CLIENT_VARIABLES = frozenset({"UPLOADCORE_URL", "UPLOADCORE_TOKEN", "UPLOADCORE_STATE_DIR"})
@@ -48,6 +48,26 @@ def _seconds(value: Any) -> Any:
     """A duration in one word: seconds, or a number with its unit. Anything else is left to pydantic (ISO 8601)."""
     found = _DURATION.fullmatch(value) if isinstance(value, str) else None
     return timedelta(seconds=float(found["number"]) * _UNITS[found["unit"]]) if found else value
+
+
+def checked_origins(origins: Iterable[str]) -> tuple[str, ...]:
+    """The same, if each is an origin as browsers send it: any other would never match.
+
+    Raises:
+        ValueError: One is none.
+
+    >>> checked_origins(["https://app.example.com", "http://localhost:5173"])
+    ('https://app.example.com', 'http://localhost:5173')
+    """
+    checked = tuple(origins)
+    for origin in checked:
+        found = _ORIGIN.fullmatch(origin)
+        if not found or int(found["port"] or 0) > _PORT_MAX:
+            raise ValueError(
+                f"{origin!r} is not an origin as browsers send it, such as https://app.example.com: "
+                "lower-case, without the scheme's own port, without path and wildcard"
+            )
+    return checked
 
 
 Duration = Annotated[timedelta, BeforeValidator(_seconds)]
@@ -152,14 +172,7 @@ class Settings(BaseSettings):
     @field_validator("cors_origins")
     @classmethod
     def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for origin in value:
-            found = _ORIGIN.fullmatch(origin)
-            if not found or int(found["port"] or 0) > _PORT_MAX:
-                raise ValueError(
-                    f"{origin!r} is not an origin as browsers send it, such as https://app.example.com: "
-                    "lower-case, without the scheme's own port, without path and wildcard"
-                )
-        return value
+        return checked_origins(value)
 
     @field_validator("content_types")
     @classmethod

@@ -14,7 +14,7 @@ from litestar.handlers import HTTPRouteHandler
 
 from uploadcore import UploadCore
 from uploadcore.ports import ObjectStore
-from uploadcore_app import Container, Settings, open_app
+from uploadcore_app import Container, Settings, checked_origins, open_app
 from uploadcore_app.measured import MeasuredStore
 from uploadcore_filesystem import FilesystemObjectStore
 from uploadcore_http.asgi import AsgiApp
@@ -68,6 +68,9 @@ def create_asgi(
         rate_limit: How often one owner may ask, such as `100/second`, beyond which the answer is 429.
         logs_requests: Whether each request is a line in the log; by default that is the host's business.
 
+    Raises:
+        ValueError: An origin is not one as browsers send it, or the limit can't be read.
+
     Example:
         >>> from starlette.applications import Starlette
         >>> from starlette.routing import Mount
@@ -87,7 +90,7 @@ def create_asgi(
         metrics=metrics,
         data=_data(core.store),
         public_url=public_url,
-        cors_origins=cors_origins,
+        cors_origins=checked_origins(cors_origins),
         max_in_flight=max_in_flight,
         rate_limit=None if rate_limit is None else RateLimit(rate_limit),
         log_request=log_request if logs_requests else None,

@@ -51,6 +51,7 @@ from uploadcore_filesystem import (
     UnsignedHeaderError,
     UrlExpiredError,
 )
+from uploadcore_http.problems import PROBLEM_KEY
 
 __all__ = ["data_app"]
 
@@ -158,7 +159,10 @@ class _DataApp:
         except UploadCoreError as exc:
             if isinstance(exc, StoreUnavailableError):
                 _logger.warning("a signed request failed", exc_info=exc)
-            await _refuse(_RefusedError.of(exc), scope, body, send)
+            refused = _RefusedError.of(exc)
+            if refused.status >= 500:
+                scope.setdefault("state", {})[PROBLEM_KEY] = exc.code  # for metrics: a full disk shows here alone
+            await _refuse(refused, scope, body, send)
 
     async def _answer(self, scope: Scope, body: _Body, send: Send) -> None:
         method = scope["method"]

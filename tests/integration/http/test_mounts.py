@@ -85,6 +85,20 @@ async def started(host: Any) -> AsyncIterator[None]:
         yield
 
 
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"cors_origins": ["https://app.example.com/"]}, "'https://app.example.com/' is not an origin"),
+        ({"cors_origins": ["*"]}, "is not an origin"),
+        ({"rate_limit": "often"}, "often"),
+    ],
+)
+def test_what_would_never_match_is_refused_at_once(options: dict[str, Any], complaint: str) -> None:
+    core = UploadCore(store=MemoryObjectStore(), database=MemoryDatabase())
+    with pytest.raises(ValueError, match=complaint):
+        create_asgi(core, authenticate=by_header, **options)
+
+
 @pytest.mark.parametrize("mounted_in", [in_fastapi, in_starlette, in_litestar])
 async def test_a_mounted_service_does_the_main_job_under_its_prefix(
     mounted_in: Callable[[UploadCore], Any], tmp_path: Path

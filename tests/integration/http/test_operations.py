@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -145,6 +148,24 @@ async def test_metrics_tell_of_the_events_that_were_delivered() -> None:
     delivered = 'uploadcore_event_deliveries_total{destination="crm",outcome="delivered",type="upload.aborted"} 1.0'
     assert delivered in text
     assert 'uploadcore_events_pending{destination="crm"} 0.0' in text
+
+
+async def test_metrics_tell_of_a_part_there_was_no_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pwritev(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    app = create_app(load_settings(data_dir=str(tmp_path), database="memory://", background=False))
+    transport = httpx.ASGITransport(app, client=PEER)  # type: ignore[arg-type]
+    async with app.lifespan(), httpx.AsyncClient(transport=transport, base_url=BASE) as api:
+        upload = (await api.post("/v1/uploads", json={"filename": "a", "size": 1, "sign": 1})).json()
+        [part] = upload["parts"]
+        with monkeypatch.context() as full:
+            full.setattr(os, "pwritev", pwritev)
+            sent = await api.put(part["url"], headers=part["headers"], content=b"a")
+        text = (await api.get("/metrics")).text
+
+    assert sent.status_code == 507
+    assert 'uploadcore_http_problems_total{code="storage_full"} 1.0' in text
 
 
 TOKEN = "a token for the scraper"
