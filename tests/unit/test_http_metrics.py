@@ -174,6 +174,18 @@ async def test_ports_tell_how_long_they_took() -> None:
     assert found[frozenset({"uploadcore_cache_writes_total", "upload", "stored"})] == 1
 
 
+def test_a_fault_that_has_not_come_yet_is_told_in_one_bucket_and_in_all_once_it_has() -> None:
+    measurements = Measurements()
+    fault = {"uploadcore_store_call_duration_seconds_bucket", "head", "storage_full"}
+
+    before = [labels for labels in samples(Metrics(measurements=measurements)) if labels > fault]
+    measurements.store.observe(("head", "storage_full"), 0.004)
+    after = [labels for labels in samples(Metrics(measurements=measurements)) if labels > fault]
+
+    assert before == [frozenset({*fault, "+Inf"})]
+    assert len(after) == len(BUCKETS) + 1
+
+
 def test_what_is_not_measured_is_not_told_to_be_well() -> None:
     told = {name for labels in samples(Metrics()) for name in labels}
 

@@ -254,9 +254,12 @@ def _counter(
 def _histogram(
     name: str, what: str, labels: tuple[str, ...], durations: Durations, known: Iterable[tuple[str, ...]] = ()
 ) -> HistogramMetricFamily:
+    """A histogram. What is known to come and has not yet is told in one bucket: of all of them, most of a scrape would be zeros."""
     family = HistogramMetricFamily(name, what, labels=labels)
-    nothing = [0.0] * (len(BUCKETS) + 2)
-    for values, counted in (dict.fromkeys(known, nothing) | durations.counted).items():
+    for values in known:
+        if values not in durations.counted:
+            family.add_metric(values, [("+Inf", 0.0)], sum_value=0.0)
+    for values, counted in durations.counted.items():
         family.add_metric(values, _cumulated(counted), sum_value=counted[-1])
     return family
 
