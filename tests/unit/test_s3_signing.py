@@ -111,7 +111,7 @@ def reference(
     """What botocore's own presigner makes of it."""
     request = AWSRequest(method, url, headers=sent, params=dict(query))
     signer = S3SigV4QueryAuth(
-        BotoCredentials(who.access_key, who.secret_key, who.session_token), "s3", region, expires=seconds
+        BotoCredentials(who.access_key, who.secret_key, who.session_token or None), "s3", region, expires=seconds
     )
     with patch.object(botocore.auth, "get_current_datetime", lambda: now.astimezone(UTC)):
         signer.add_auth(request)
@@ -352,6 +352,18 @@ def test_a_url_is_what_boto3_presigns_for_the_same_request(
         in_c = presigned_by_boto3(operation, arguments, key, endpoint, addressing, token=token)
         assert urlsplit(url)._replace(query="") == urlsplit(in_c)._replace(query="")
         assert parse_qs(urlsplit(url).query) == parse_qs(urlsplit(in_c).query)
+
+
+def test_an_empty_session_token_is_none() -> None:
+    """Variables and files are often there and empty; the SDKs sign their calls without it then."""
+    signer = QuerySigner(ENDPOINTS[0], bucket="media", region="eu-central-1", addressing="path")
+    urls = {
+        signer.presign(
+            Credentials("AKIAEXAMPLE", "se/cret+key", token), "GET", "a", now=NOW, expires_in=timedelta(minutes=15)
+        )
+        for token in (None, "")
+    }
+    assert len(urls) == 1
 
 
 # --- the key is derived once ------------------------------------------------------------------------------------------

@@ -40,6 +40,28 @@ async def test_who_is_cancelled_as_the_answer_arrives_is_cancelled(turns: int) -
     assert was_cancelled
 
 
+async def test_who_waits_for_a_thread_of_what_is_closed_is_told_and_not_cancelled() -> None:
+    threads = BoundedThreads("test", threads=1, waiting=1)
+    begun, ends = threading.Event(), threading.Event()
+
+    def hang() -> str:
+        begun.set()
+        ends.wait(PATIENCE)
+        return "done"
+
+    running = asyncio.create_task(threads.run(hang, within=PATIENCE))
+    waiting = asyncio.create_task(threads.run(hang, within=PATIENCE))
+    await asyncio.to_thread(begun.wait, PATIENCE)
+    closing = asyncio.create_task(threads.close())
+    await asyncio.sleep(0)
+    ends.set()
+
+    assert await running == "done"
+    with pytest.raises(TransportError, match="closed"):
+        await waiting
+    await closing
+
+
 async def test_a_call_that_takes_too_long_is_given_up_and_keeps_its_place_until_it_ends() -> None:
     threads = BoundedThreads("test", threads=1, waiting=0)
     begun, ends = threading.Event(), threading.Event()

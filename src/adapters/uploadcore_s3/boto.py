@@ -23,11 +23,11 @@ from botocore.httpsession import get_cert_path
 from botocore.parsers import ResponseParserError
 
 from uploadcore.errors import InvalidRequestError
-from uploadcore.file import Checksum, ChecksumAlgorithm
+from uploadcore.file import ChecksumAlgorithm
 from uploadcore.plan import StoredPart
 from uploadcore.ports import AdapterContext
 from uploadcore_s3.boto_credentials import DEFAULT_REGION, EXPIRED, frozen, identities, is_expired
-from uploadcore_s3.client import Identity, ListedMultipart, MultipartsPage, ObjectHead, PartsPage
+from uploadcore_s3.client import Identity, ListedMultipart, MultipartsPage, ObjectHead, PartsPage, told_checksum
 from uploadcore_s3.configuration import S3Configuration, StoreOptions, configured, split_url
 from uploadcore_s3.errors import S3CallError, TransportError
 from uploadcore_s3.signing import Credentials
@@ -340,8 +340,7 @@ def _part(listed: Mapping[str, Any]) -> StoredPart:
     checksum = None
     for algorithm in ChecksumAlgorithm:
         value = listed.get(f"Checksum{algorithm.upper()}")
-        if value:
-            checksum = Checksum(algorithm, value)
+        checksum = told_checksum(algorithm, value) or checksum
     return StoredPart(listed["PartNumber"], listed["Size"], listed.get("ETag", ""), checksum)
 
 

@@ -12,12 +12,26 @@ from datetime import datetime
 from enum import Enum
 from typing import Protocol
 
+from uploadcore.errors import InvalidRequestError
+from uploadcore.file import Checksum, ChecksumAlgorithm
 from uploadcore.plan import StoredPart
 from uploadcore_s3.errors import TransportError
 from uploadcore_s3.signing import Credentials
 from uploadcore_s3.transport import Transport
 
-__all__ = ["Identity", "ListedMultipart", "MultipartsPage", "ObjectHead", "PartsPage", "S3Client"]
+__all__ = ["Identity", "ListedMultipart", "MultipartsPage", "ObjectHead", "PartsPage", "S3Client", "told_checksum"]
+
+
+def told_checksum(algorithm: ChecksumAlgorithm, value: str | None) -> Checksum | None:
+    """What a store says the bytes have. `None` where it says nothing, or what is no digest of them: of the parts' digests (`…-3`), or of no sense.
+
+    >>> told_checksum(ChecksumAlgorithm.CRC32C, "AAAAAA==") is None, told_checksum(ChecksumAlgorithm.CRC32C, "AAAAAA==-3") is None
+    (False, True)
+    """
+    try:
+        return Checksum(algorithm, value) if value else None
+    except InvalidRequestError:  # no fault of the caller's
+        return None
 
 
 class Identity(Enum):

@@ -22,10 +22,10 @@ from minio.credentials.providers import Provider
 from minio.error import MinioException
 
 from uploadcore.errors import InvalidRequestError
-from uploadcore.file import Checksum, ChecksumAlgorithm
+from uploadcore.file import ChecksumAlgorithm
 from uploadcore.plan import StoredPart
 from uploadcore.ports import AdapterContext
-from uploadcore_s3.client import Identity, ListedMultipart, MultipartsPage, ObjectHead, PartsPage
+from uploadcore_s3.client import Identity, ListedMultipart, MultipartsPage, ObjectHead, PartsPage, told_checksum
 from uploadcore_s3.configuration import S3Configuration, StoreOptions, configured, split_url
 from uploadcore_s3.errors import TransportError
 from uploadcore_s3.minio_credentials import REFUSALS, control_provider, write_provider
@@ -331,8 +331,7 @@ def _part(told: Mapping[str, str]) -> StoredPart:
     checksum = None
     for algorithm in ChecksumAlgorithm:
         value = told.get(f"Checksum{algorithm.upper()}")
-        if value:
-            checksum = Checksum(algorithm, value)
+        checksum = told_checksum(algorithm, value) or checksum
     return StoredPart(int(told["PartNumber"]), int(told["Size"]), told.get("ETag", ""), checksum)
 
 

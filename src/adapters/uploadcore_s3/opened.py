@@ -115,3 +115,4 @@ class OpenedStore:
         """Let go of it."""
         self.client.close()
         await asyncio.gather(self._calls.close(), self._completions.close(), self._renewals.close())
+        await asyncio.gather(*(signing.close() for signing in self.signing.values()))

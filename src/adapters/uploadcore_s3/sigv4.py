@@ -165,7 +165,7 @@ class Identity:
             scope,
             Hmac.with_key(key),
             f"X-Amz-Algorithm={_ALGORITHM}&X-Amz-Credential={credential}",
-            "" if token is None else f"&X-Amz-Security-Token={encoded(token)}",
+            f"&X-Amz-Security-Token={encoded(token)}" if token else "",  # an empty one is none, as for both SDKs
         )
 
     def grant(self, instant: Instant, expires_in: timedelta) -> Grant:

@@ -17,7 +17,7 @@ from uploadcore.plan import Part, StoredPart, StoreLimits
 from uploadcore.ports import ObjectHeaders, OpenMultipart, SignedRequest, StoreCapabilities, StoredObject
 from uploadcore.system import SystemClock
 from uploadcore.upload import Address
-from uploadcore_s3.client import Identity, ObjectHead, S3Client
+from uploadcore_s3.client import Identity, ObjectHead, S3Client, told_checksum
 from uploadcore_s3.configuration import S3Configuration
 from uploadcore_s3.doctor import examine
 from uploadcore_s3.errors import (
@@ -311,7 +311,7 @@ class S3Store(ABC):
             try:
                 await opened.repeatedly(opened.client.delete, key)
             except S3CallError as exc:
-                if not is_absent(exc):
+                if exc.status != 404 or exc.code != "NoSuchKey":  # a 404 without a code is a proxy's
                     raise
 
     async def put_marker(self, address: Address, headers: ObjectHeaders) -> None:
@@ -370,8 +370,7 @@ class S3Store(ABC):
         algorithm = self._whole_checksum
         if algorithm is None or found.headers.get("x-amz-checksum-type", _FULL_OBJECT) != _FULL_OBJECT:
             return None
-        value = found.headers.get(f"{_CHECKSUM}{algorithm}", "")
-        return Checksum(algorithm, value) if value and "-" not in value else None
+        return told_checksum(algorithm, found.headers.get(f"{_CHECKSUM}{algorithm}"))
 
 
 def _upload_id(address: Address) -> str:

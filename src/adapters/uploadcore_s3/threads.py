@@ -29,6 +29,7 @@ class BoundedThreads:
     def __init__(self, name: str, *, threads: int, waiting: int) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
         self._room = threads + waiting
+        self._is_closed = False
         self._lock = threading.Lock()
 
     async def run(self, call: Callable[..., T], *args: Any, within: float, **options: Any) -> T:
@@ -41,6 +42,9 @@ class BoundedThreads:
         deadline = time.monotonic() + within
 
         def work() -> T:
+            # Not `shutdown(cancel_futures=True)`: callers could not tell it from being cancelled.
+            if self._is_closed:
+                raise TransportError("the store was closed", is_retryable=False)
             with call_within(deadline):
                 return call(*args, **options)
 
@@ -66,5 +70,6 @@ class BoundedThreads:
             self._room += 1
 
     async def close(self) -> None:
-        """Begin nothing more, and wait for what was begun."""
-        await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
+        """Begin nothing more, and wait for what was begun. Who waits for a thread is told that the store was closed."""
+        self._is_closed = True
+        await asyncio.to_thread(self._pool.shutdown)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from tests.integration.s3.faults.scripted import (
     Script,
     ScriptedS3,
     edits,
+    edits_body,
     element,
     error,
     floods,
@@ -349,9 +351,32 @@ async def test_deleting_what_is_not_there_is_no_error(bench: Bench, far: Scripte
     assert far.count("delete") == 1
 
 
-async def test_a_delete_that_is_refused_is_an_error(bench: Bench, far: ScriptedS3) -> None:
-    far.always("delete", refuses(403, "AccessDenied"))
+@pytest.mark.parametrize(
+    "script",
+    [refuses(403, "AccessDenied"), refuses(404, "NoSuchBucket"), says(Answer(404, b"<html>Not Found</html>"))],
+    ids=["403", "no bucket", "a proxy's 404"],
+)
+async def test_a_delete_that_is_refused_is_an_error(bench: Bench, far: ScriptedS3, script: Script) -> None:
+    far.always("delete", script)
     await refused(bench.store.delete(OBJECT), StoreUnavailableError, far.secrets)
+
+
+@pytest.mark.parametrize("told", ["none", "rosUhgp5mIg=-2", "AAAA"])
+async def test_a_checksum_that_can_not_be_one_of_the_bytes_is_none(
+    bench_of: Callable[..., Any], far: ScriptedS3, told: str
+) -> None:
+    bench: Bench = await bench_of(capabilities="aws")
+    address, parts = await bench.sent()
+    far.always("list_parts", edits_body("</Size>", f"</Size><ChecksumCRC64NVME>{told}</ChecksumCRC64NVME>"))
+    assert [part.checksum for part in await bench.store.list_parts(address)] == [None, None]
+    await bench.complete(address, parts)
+    header = {"x-amz-checksum-crc64nvme": told}
+    far.always("head", edits(lambda answer: replace(answer, headers={**answer.headers, **header})))
+
+    found = await bench.store.head(address)
+
+    assert found is not None
+    assert (found.size, found.checksum) == (9, None)
 
 
 @pytest.mark.parametrize(
