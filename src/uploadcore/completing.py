@@ -18,7 +18,7 @@ from uploadcore.errors import (
 )
 from uploadcore.file import Checksum
 from uploadcore.plan import PartLedger, StoredPart
-from uploadcore.ports import Clock, ObjectStore
+from uploadcore.ports import Clock, ObjectStore, StoredObject
 from uploadcore.recording import contradicts, expected_by_size
 from uploadcore.states import UploadState
 from uploadcore.steps import UploadSteps
@@ -64,6 +64,7 @@ class Completing:
                     f"upload {upload.id!r} was assembled before, of {found.size} bytes, not {size}", upload_id=upload.id
                 ) from None
             if found is not None:
+                _check_word(upload, checksum, found)
                 return replace(expected_by_size(upload, found.size), checksum=checksum), None
             upload, listed = await self._steps.reopen(upload), []
         ledger = PartLedger(upload.plan, listed, size=size)
@@ -74,10 +75,12 @@ class Completing:
                 f"upload {upload.id!r} has grown to {ledger.size} bytes, more than the {upload.reserved_bytes} admitted",
                 upload_id=upload.id,
             )
-        if upload.strategy is Strategy.SINGLE and contradicts(checksum, ledger.parts[0].checksum):
-            raise ChecksumMismatchError(
-                f"the bytes of upload {upload.id!r} do not have that checksum", upload_id=upload.id
-            )
+        if upload.strategy is Strategy.SINGLE:
+            _check_word(upload, checksum, ledger.parts[0])
+        elif checksum is not None and not self._store.capabilities.forgets_completed:
+            _check_word(
+                upload, checksum, await self._store.head(upload.address)
+            )  # parts are listed of what stands already, too
         return self._steps.expected_of_parts(upload, ledger, checksum), ledger.parts
 
     async def expire(self, upload: Upload) -> None:
@@ -151,3 +154,13 @@ class Completing:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _check_word(upload: Upload, checksum: Checksum | None, found: StoredObject | StoredPart | None) -> None:
+    """Hold a caller's word against what stands already, before anything is begun that would end with its removal.
+
+    Raises:
+        ChecksumMismatchError: The store says otherwise.
+    """
+    if found is not None and contradicts(checksum, found.checksum):
+        raise ChecksumMismatchError(f"the bytes of upload {upload.id!r} do not have that checksum", upload_id=upload.id)

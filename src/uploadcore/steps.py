@@ -18,6 +18,7 @@ from uploadcore.cleaning import Cleaning, Held
 from uploadcore.errors import (
     ChecksumMismatchError,
     DatabaseUnavailableError,
+    InvalidRequestError,
     NoSuchMultipartError,
     PartsMissingError,
     PartsRejectedError,
@@ -239,8 +240,13 @@ class UploadSteps(Cleaning):
             return await self._advance(held, Upload.seen_lost)
         if self.clock.now() < upload.lost_at + self.config.lost_confirmation:
             return await self._advance(held, Upload.lease_given_up)
-        async with held.lock:
-            held.upload = await self.reopen(held.upload)
+        try:
+            async with held.lock:
+                held.upload = await self.reopen(held.upload)
+        except (InvalidRequestError, StorageFullError):
+            # Not to be opened again, or not now: its owner is told so at the next call, may abort it, and has until the deadline.
+            confirmed = Condition(Timer.LOST, passed=True, margin=self.config.lost_confirmation)
+            return await self._advance(held, lambda upload: upload.assembly_rejected().only_if(confirmed))
         log.warning(
             "upload %s: the store lost it; reopened, all parts missing", upload.id, extra={"upload_id": upload.id}
         )

@@ -6,6 +6,7 @@ the store. Addresses come from the upload's record, never from the caller.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import timedelta
@@ -15,6 +16,7 @@ from uploadcore.admission import MAX_FINGERPRINT, MAX_IDEMPOTENCY_KEY, MAX_SIGN,
 from uploadcore.completing import Completing
 from uploadcore.config import UploadConfig
 from uploadcore.errors import (
+    ChecksumMismatchError,
     InvalidRequestError,
     NoSuchMultipartError,
     PartOutOfRangeError,
@@ -37,6 +39,7 @@ from uploadcore.ports import (
     ObjectStore,
     UploadPolicy,
 )
+from uploadcore.recording import contradicts, expected_of
 from uploadcore.records import busy, closed, existing_file, underway
 from uploadcore.states import UploadState
 from uploadcore.steps import UploadSteps, object_headers
@@ -164,8 +167,14 @@ class UploadService:
                 upload = await self._steps.open(upload)
             except VersionConflictError:
                 upload = await self._initiation.replayed(upload.id)
-            except StoreUnavailableError as exc:
+            except asyncio.CancelledError:
                 if key is None:  # nobody can come back to it
+                    with suppress(UploadCoreError):
+                        upload = await self._steps.read(upload.id)
+                        await self._steps.save(upload.abort_requested(self._steps.lease))
+                raise
+            except StoreUnavailableError as exc:
+                if key is None:  # likewise
                     with suppress(UploadCoreError):
                         await self.abort(upload.id, owner=upload.owner)
                     raise
@@ -351,7 +360,7 @@ class UploadService:
                     raise InvalidRequestError(
                         f"upload {upload_id!r} was completed with {upload.size} bytes, not {size}", upload_id=upload_id
                     )
-                return await self._completion(upload)
+                return await self._completion(upload, checksum)
             if underway(upload).state is UploadState.UPLOADING:
                 try:
                     expected, parts = await self._completing.whole(upload, size, checksum)
@@ -368,9 +377,16 @@ class UploadService:
                 return Completion(UploadView.of(upload), None)
         raise UploadBusyError(f"upload {upload_id!r} keeps changing; try again", upload_id=upload_id)
 
-    async def _completion(self, upload: Upload) -> Completion:
+    async def _completion(self, upload: Upload, checksum: Checksum | None) -> Completion:
         async with self._database.reader(single=True) as tx:
             file = await existing_file(tx, upload.file_id)
+        known = [upload.checksum, expected_of(upload).checksum]
+        if file.upload_id == upload.id:
+            known.append(file.checksum)
+        if any(contradicts(checksum, one) for one in known):
+            raise ChecksumMismatchError(
+                f"upload {upload.id!r} was completed with bytes of another checksum", upload_id=upload.id
+            )
         return Completion(UploadView.of(upload), FileView.of(file))
 
     # --- abort ----------------------------------------------------------------------------------------------------

@@ -80,6 +80,7 @@ async def test_a_caller_that_goes_away_leaves_its_place_when_the_thread_does(thr
 
     disk.moves.set()
     await waiting
+    await threads.close()  # those whose callers went away end too
     assert sorted(disk.done) == ["a", "b", "d"]
 
 

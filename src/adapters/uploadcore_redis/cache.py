@@ -118,6 +118,7 @@ class RedisCache:
     async def open(self) -> None:
         """Connect, for a second at most: a Redis that is away does not keep a service from starting."""
         if self._client is None:
+            self._slots = asyncio.Semaphore(self._max_connections)  # of this event loop
             client = self._client = connect(
                 self._url,
                 self._tls,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 
@@ -51,3 +52,17 @@ async def test_closing_while_it_opens_leaves_nothing_going_on(own_redis: RedisSe
     own_redis.resume()
 
     assert others() <= before
+
+
+def test_opened_again_in_another_event_loop_it_serves_as_many_at_once(own_redis: RedisServer) -> None:
+    cache = RedisCache(own_redis.url, max_connections=1, near_entries=0)
+
+    async def used() -> list[bytes | None]:
+        await cache.open()
+        try:
+            await cache.set_if_newer("a", b"value", 1, ttl=timedelta(seconds=60))
+            return list(await asyncio.gather(*(cache.get("a") for _ in range(MANY))))
+        finally:
+            await cache.close()
+
+    assert [asyncio.run(used()) for _ in range(2)] == [[b"value"] * MANY] * 2

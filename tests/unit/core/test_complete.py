@@ -190,6 +190,28 @@ async def test_a_wrong_checksum_found_before_assembly_leaves_the_upload_as_it_is
     assert (await rig.complete(upload.id, checksum=checksum_of(body))).file is not None
 
 
+async def test_a_completed_upload_confirms_no_other_checksum(rig: Rig) -> None:
+    upload = await rig.sent()
+    right, wrong = (checksum_of(body, ChecksumAlgorithm.CRC64NVME) for body in (BODY, b"other"))
+    done = await rig.complete(upload.id)
+
+    with pytest.raises(ChecksumMismatchError):
+        await rig.complete(upload.id, checksum=wrong)
+
+    assert await rig.complete(upload.id, checksum=right) == done
+
+
+async def test_a_completed_upload_confirms_no_other_checksum_than_its_client_said(rig: Rig) -> None:
+    upload = await rig.sent()
+    right, wrong = (checksum_of(body, ChecksumAlgorithm.SHA256) for body in (BODY, b"other"))
+    done = await rig.complete(upload.id, checksum=right)
+
+    with pytest.raises(ChecksumMismatchError):
+        await rig.complete(upload.id, checksum=wrong)
+
+    assert await rig.complete(upload.id, checksum=right) == done
+
+
 async def test_a_checksum_other_than_the_declared_one_is_a_mismatch(rig: Rig) -> None:
     upload = await rig.sent(checksum=checksum_of(BODY))
 

@@ -780,3 +780,55 @@ async def test_no_such_upload_and_no_object_after_a_take_over_is_a_first_sightin
 
     assert rig.only().state is UploadState.COMPLETING
     assert rig.only().lost_at == rig.clock.now()
+
+
+# --- a caller's word against what stands already ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("forgets", [True, False])
+async def test_what_stands_already_is_not_removed_for_a_wrong_checksum(forgets: bool) -> None:
+    rig = Rig(capabilities=replace(MEMORY_CAPABILITIES, forgets_completed=forgets))
+    upload = await rig.sent()
+    await assemble_late(rig)
+
+    with pytest.raises(ChecksumMismatchError):
+        await rig.complete(upload.id, checksum=checksum_of(b"other"))
+
+    assert (rig.only().state, rig.bodies) == (UploadState.UPLOADING, [BODY])
+    assert (await rig.complete(upload.id, checksum=checksum_of(BODY))).file is not None
+
+
+# --- lost, and not to be opened again -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [StorageFullError("full"), InvalidRequestError("not that name")])
+async def test_what_is_lost_and_can_not_be_opened_again_is_its_owners_to_abort(rig: Rig, error: Exception) -> None:
+    upload_id = await in_doubt(rig)
+    rig.store.lose(rig.only().address)
+    rig.store.faults.fail("create_multipart", error, times=2)
+
+    for _ in range(2):
+        rig.after(minutes=11)
+        await rig.core.sweep()
+
+    assert (rig.only().state, rig.only().expected) == (UploadState.UPLOADING, None)
+    with pytest.raises(type(error)):
+        await rig.complete(upload_id)
+    await rig.abort(upload_id)
+    assert rig.only().state is UploadState.ABORTED
+
+
+async def test_what_is_lost_is_opened_again_at_the_next_call_once_there_is_room(rig: Rig) -> None:
+    upload_id = await in_doubt(rig)
+    rig.store.lose(rig.only().address)
+    rig.store.faults.fail("create_multipart", StorageFullError("full"))
+    for _ in range(2):
+        rig.after(minutes=11)
+        await rig.core.sweep()
+
+    with pytest.raises(PartsMissingError):
+        await rig.complete(upload_id)
+    await rig.send(upload_id)
+
+    assert (await rig.complete(upload_id)).file is not None
+    assert rig.bodies == [BODY]

@@ -511,3 +511,32 @@ async def test_after_a_store_failure_a_retry_with_the_key_goes_on_at_once(rig: R
 
     assert upload.state is UploadState.UPLOADING
     assert len(rig.database.inner.uploads) == 1
+
+
+async def test_a_call_without_a_key_that_is_cancelled_is_given_up_and_frees_its_quota() -> None:
+    rig = Rig(limits=Admission(max_open_uploads=1))
+    held = rig.store.faults.hold("create_multipart")
+    caller = asyncio.ensure_future(rig.begin())
+    await held.reached.wait()
+
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    rig.after(minutes=5)
+    await rig.core.sweep()
+
+    assert rig.only().state is UploadState.ABORTED
+    await rig.begin()
+
+
+async def test_a_call_with_a_key_that_is_cancelled_can_be_made_again(rig: Rig) -> None:
+    held = rig.store.faults.hold("create_multipart")
+    caller = asyncio.ensure_future(rig.begin(idempotency_key="k"))
+    await held.reached.wait()
+
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+
+    assert (await rig.begin(idempotency_key="k")).id == rig.only().id
+    assert rig.only().state is UploadState.UPLOADING
