@@ -99,7 +99,7 @@ class Edge:
         self._lifecycle = lifecycle
         self._metrics = metrics
         self._data = data
-        self._public_links = None if public_url is None else Links(public_url)
+        self._public_links = None if public_url is None else Links(public_url.rstrip("/"))
         self._max_in_flight = max_in_flight
         self._at_the_store = 0
         self._in_flight = 0  # of the API: without the bodies of files, which take as long as they take

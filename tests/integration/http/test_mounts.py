@@ -85,6 +85,16 @@ async def started(host: Any) -> AsyncIterator[None]:
         yield
 
 
+@pytest.mark.parametrize("slash", ["", "/"])
+async def test_links_lead_below_the_public_url_however_it_ends(slash: str) -> None:
+    async with UploadCore(store=MemoryObjectStore(), database=MemoryDatabase()) as core:
+        app = create_asgi(core, authenticate=by_header, public_url=f"https://uploads.example.com/api{slash}")
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app, client=PEER), base_url=BASE) as api:
+            begun = await api.post("/v1/uploads", json={"filename": "a", "size": 1}, headers={"x-user": "u_1"})
+
+    assert begun.headers["location"] == f"https://uploads.example.com/api/v1/uploads/{begun.json()['id']}"
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
