@@ -41,7 +41,7 @@ async def threads(disk: Disk) -> AsyncIterator[DiskThreads]:
     threads = DiskThreads(threads=2, waiting=1)
     yield threads
     disk.moves.set()
-    await threads.close()
+    await asyncio.to_thread(threads.close)
 
 
 async def filled(threads: DiskThreads, disk: Disk) -> list[asyncio.Task[None]]:
@@ -80,7 +80,7 @@ async def test_a_caller_that_goes_away_leaves_its_place_when_the_thread_does(thr
 
     disk.moves.set()
     await waiting
-    await threads.close()  # those whose callers went away end too
+    await asyncio.to_thread(threads.close)  # those whose callers went away end too
     assert sorted(disk.done) == ["a", "b", "d"]
 
 
@@ -117,7 +117,7 @@ async def test_a_turn_passes_on_when_its_work_fails(threads: DiskThreads, disk: 
 
 
 async def test_once_closed_nothing_is_begun_and_that_is_said(threads: DiskThreads, disk: Disk) -> None:
-    await threads.close()
+    await asyncio.to_thread(threads.close)
     for _ in range(4):
         with pytest.raises(StoreUnavailableError, match="closed"):
             await threads.run(disk.work, "a")
@@ -134,7 +134,7 @@ async def test_closing_waits_for_what_was_begun_and_begins_nothing_that_waited(d
     for_a_thread = [asyncio.create_task(threads.run(disk.work, name)) for name in ("d", "e")]
     await asyncio.sleep(0)
 
-    closing = asyncio.create_task(threads.close())
+    closing = asyncio.create_task(asyncio.to_thread(threads.close))
     await asyncio.sleep(0)
     assert not closing.done()
     disk.moves.set()

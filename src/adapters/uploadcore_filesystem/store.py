@@ -7,6 +7,7 @@ import fcntl
 import os
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -136,6 +137,7 @@ class FilesystemObjectStore:
         self._lock_file: int | None = None
         self._threads: DiskThreads | None = None
         self._receiver: BodyReceiver | None = None
+        self._closing: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
         """Show the folder, and no secret."""
@@ -167,18 +169,29 @@ class FilesystemObjectStore:
         if self._threads is not None:
             raise StoreUnavailableError("the store is open already")
         threads = DiskThreads(threads=_THREADS, waiting=_WAITING)
+        taking = threads.pool.submit(self._take)
         try:
             with map_os_errors(f"the folder {self._root} can't be used as an object store"):
-                await threads.run(self._take)
+                self._lock_file = await asyncio.wrap_future(taking)
         except BaseException:
             threads.pool.shutdown(wait=False)
-            self._let_go()
+            # Not at once: whoever was cancelled has left a thread at work in the folder.
+            taking.add_done_callback(_let_go)
             raise
         self._threads, self._receiver = threads, BodyReceiver(threads.pool)
 
-    def _take(self) -> None:
+    def _take(self) -> int:
+        """The folder's lock, with the folder put right."""
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock_file = _locked(self._root / "lock")
+        lock_file = _locked(self._root / "lock")
+        try:
+            self._put_right()
+        except BaseException:
+            os.close(lock_file)
+            raise
+        return lock_file
+
+    def _put_right(self) -> None:
         self._multiparts = MultipartFolder(self._root)
         self._objects.prepare()
         self._multiparts.prepare()
@@ -191,18 +204,17 @@ class FilesystemObjectStore:
                 raise StoreUnavailableError(str(exc)) from exc
 
     async def close(self) -> None:
-        """Cut the requests there are, and let go of the folder. Idempotent."""
-        threads, receiver = self._threads, self._receiver
-        self._threads = self._receiver = None
-        if threads is not None and receiver is not None:
-            await asyncio.to_thread(receiver.close)
-            await threads.close()
-            self._let_go()
+        """Cut the requests there are, and let go of the folder. Idempotent: who calls it again waits for the same end.
 
-    def _let_go(self) -> None:
-        if self._lock_file is not None:
-            os.close(self._lock_file)
-            self._lock_file = None
+        It goes on to its end if the caller goes away.
+        """
+        threads, receiver, lock_file = self._threads, self._receiver, self._lock_file
+        self._threads = self._receiver = self._lock_file = None
+        if threads is not None and receiver is not None and lock_file is not None:
+            loop = asyncio.get_running_loop()
+            self._closing = loop.run_in_executor(None, _end, receiver, threads, lock_file)
+        if self._closing is not None:
+            await asyncio.shield(self._closing)
 
     # --- the port: signing ----------------------------------------------------------------------------------------
 
@@ -438,6 +450,19 @@ def from_url(url: str, context: AdapterContext) -> FilesystemObjectStore:
     ):
         raise ValueError(f"a filesystem store is named by file:///an/absolute/path, not by {url!r}")
     return FilesystemObjectStore(Path(path), public_url=context.public_url, secret_file=context.data_dir / KEY_FILE)
+
+
+def _end(receiver: BodyReceiver, threads: DiskThreads, lock_file: int) -> None:
+    """Wait until nobody is at work in the folder any more, then let go of it."""
+    receiver.close()
+    threads.close()
+    os.close(lock_file)
+
+
+def _let_go(taken: Future[int]) -> None:
+    """Close the lock's descriptor, if there is one."""
+    if not taken.cancelled() and taken.exception() is None:
+        os.close(taken.result())
 
 
 def _locked(path: Path) -> int:

@@ -71,10 +71,10 @@ class DiskThreads:
         # Not in a `finally` here: a caller that goes away does not stop the thread.
         await asyncio.wrap_future(self._submit(pass_on, work, *args, **kwargs))
 
-    async def close(self) -> None:
-        """Begin nothing more, and wait for what was begun. Who waits for a thread or for a turn is told that the store was closed."""
+    def close(self) -> None:
+        """Begin nothing more, and wait for what was begun; blocks. Who waits for a thread or for a turn is told that the store was closed."""
         self._is_closed = True
-        await asyncio.to_thread(self.pool.shutdown)
+        self.pool.shutdown()
 
     def _turn_of(self, name: str, turn: Future[None]) -> Future[None]:
         """Whose turn it is: ours, if it was nobody's."""

@@ -8,11 +8,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import uploadcore_filesystem.store
 from tests.integration.filesystem.serving import HEADERS, SECRET, Served, files_below, serving, until
 from uploadcore.errors import InvalidRequestError, StoreUnavailableError
 from uploadcore.plan import Part
@@ -42,6 +46,97 @@ async def test_opening_twice_is_refused_and_keeps_the_folder(tmp_path: Path) -> 
     with pytest.raises(StoreUnavailableError, match="in use by process"):
         await FilesystemObjectStore(tmp_path, public_url=URL).open()
     await store.close()
+
+
+class Held:
+    """Work that stands still before it begins, until it is let go."""
+
+    def __init__(self, work: Callable[..., Any]) -> None:
+        self._work = work
+        self.is_there = threading.Event()
+        self._go = threading.Event()
+
+    def __call__(self, *args: Any) -> Any:
+        self.is_there.set()
+        assert self._go.wait(20)
+        return self._work(*args)
+
+    def let_go(self) -> None:
+        self._go.set()
+
+
+async def _opened_soon(store: FilesystemObjectStore) -> None:
+    """Open it once the folder is let go of."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                return await store.open()
+            except StoreUnavailableError:
+                await asyncio.sleep(0.001)
+
+
+async def _cancelled_in(held: Held, store: FilesystemObjectStore) -> None:
+    opening = asyncio.create_task(store.open())
+    await until(held.is_there.is_set)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+
+
+async def test_opening_that_was_cancelled_keeps_others_out_until_its_thread_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = [FilesystemObjectStore(tmp_path, public_url=URL) for _ in range(2)]
+    recovering = Held(first._objects.recover)
+    monkeypatch.setattr(first._objects, "recover", recovering)
+    await _cancelled_in(recovering, first)
+
+    for store in (second, first, second):
+        with pytest.raises(StoreUnavailableError, match="in use by process"):
+            await store.open()
+    recovering.let_go()
+
+    await _opened_soon(second)
+    await second.close()
+    await first.open()
+    await first.close()
+
+
+async def test_opening_that_was_cancelled_before_it_had_the_lock_does_not_keep_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = [FilesystemObjectStore(tmp_path, public_url=URL) for _ in range(2)]
+    with monkeypatch.context() as patch:
+        locking = Held(uploadcore_filesystem.store._locked)
+        patch.setattr(uploadcore_filesystem.store, "_locked", locking)
+        await _cancelled_in(locking, first)
+    locking.let_go()
+
+    await _opened_soon(second)
+    await second.close()
+
+
+async def test_closing_that_was_given_up_goes_on_and_is_waited_for_by_closing_again(tmp_path: Path) -> None:
+    first, second = [FilesystemObjectStore(tmp_path, public_url=URL) for _ in range(2)]
+    await first.open()
+    assert first._threads is not None
+    work = Held(lambda: None)
+    busy = asyncio.create_task(first._threads.run(work))
+    await until(work.is_there.is_set)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await first.close()
+
+    with pytest.raises(StoreUnavailableError, match="in use by process"):
+        await second.open()
+    again = asyncio.create_task(first.close())
+    await asyncio.sleep(0)
+    assert not again.done()
+    work.let_go()
+
+    await asyncio.gather(busy, again)
+    await second.open()
+    await second.close()
 
 
 async def test_another_process_is_kept_out_and_its_death_lets_in(tmp_path: Path) -> None:
