@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -18,7 +19,7 @@ import pytest
 
 import uploadcore_filesystem.store
 from tests.integration.filesystem.serving import HEADERS, SECRET, Served, files_below, serving, until
-from uploadcore.errors import InvalidRequestError, StoreUnavailableError
+from uploadcore.errors import InvalidRequestError, StorageFullError, StoreUnavailableError
 from uploadcore.plan import Part
 from uploadcore.ports import AdapterContext
 from uploadcore.upload import Address
@@ -166,6 +167,22 @@ async def test_a_folder_that_can_not_be_is_refused(tmp_path: Path) -> None:
     store = FilesystemObjectStore(tmp_path / "file" / "store", public_url=URL)
     with pytest.raises(StoreUnavailableError, match="can't be used as an object store"):
         await store.open()
+
+
+async def test_a_disk_too_full_to_note_the_process_does_not_keep_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    store = FilesystemObjectStore(tmp_path, public_url=URL)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with pytest.raises(StorageFullError):
+            await store.open()
+
+    await store.open()
+    await store.close()
 
 
 async def test_the_secret_is_made_once_and_survives(tmp_path: Path) -> None:
