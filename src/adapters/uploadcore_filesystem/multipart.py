@@ -238,7 +238,7 @@ class Multipart:
             PartsRejectedError: As the port says; the upload takes parts again.
             ChecksumMismatchError: As the port says; the upload takes parts again.
         """
-        self._seal()
+        self._seal(objects)
         if not objects.is_decided(self.folder):
             try:
                 objects.decide(self.folder, self._checked(named, size, checksum))
@@ -271,7 +271,7 @@ class Multipart:
         finally:
             self.is_gone = not self.folder.exists()
 
-    def _seal(self) -> None:
+    def _seal(self, objects: ObjectFolder) -> None:
         """No writer from now on, not even after a crash. Those there are have ended their last write when this returns."""
         with self._lock:
             self._is_shut = True
@@ -284,8 +284,10 @@ class Multipart:
             sync_folder(self.folder)
         except OSError:
             with suppress(OSError):
-                unlink_if_there(self.folder / "sealed")
-                self._is_shut = False
+                # Of a decided upload the data is the object's already, whoever carries the decision out.
+                if not objects.is_decided(self.folder):
+                    unlink_if_there(self.folder / "sealed")
+                    self._is_shut = False
             raise
 
     def _unseal(self, objects: ObjectFolder) -> None:

@@ -188,6 +188,36 @@ async def test_a_completion_that_fails_half_way_is_finished_by_the_next(served: 
     assert await served.content() == b"x" * 10
 
 
+async def test_a_decided_upload_stays_sealed_when_sealing_it_again_fails(served: Served, disk: Disk) -> None:
+    address = await served.begin()
+    signed = await served.sign(address, 1, 8)
+    await served.send(signed, b"1" * 8)
+    listed = await served.store.list_parts(address)
+    for failing in ("objects", f"multiparts/{address.storage_upload_id}"):
+        disk.failing, disk.fails_once = failing, True
+        with pytest.raises(StoreUnavailableError):
+            await served.store.complete_multipart(address, listed, size=8, checksum=None)
+        assert disk.failing is None, "it failed where it was to"
+
+    assert (await served.send(signed, b"2" * 8)).status_code == 409
+    await served.store.complete_multipart(address, listed, size=8, checksum=None)
+
+    assert await served.content() == b"1" * 8
+
+
+async def test_an_undecided_upload_takes_parts_again_when_sealing_it_fails(served: Served, disk: Disk) -> None:
+    address = await served.begin()
+    await served.put_part(address, 1, b"1" * 8)
+    disk.failing, disk.fails_once = f"multiparts/{address.storage_upload_id}", True
+    with pytest.raises(StoreUnavailableError):
+        await served.complete(address)
+
+    await served.put_part(address, 1, b"2" * 8)
+    await served.complete(address)
+
+    assert await served.content() == b"2" * 8
+
+
 async def test_a_decision_that_can_not_be_carried_out_can_be_aborted(served: Served, disk: Disk) -> None:
     address = await served.begin()
     await served.put_part(address, 1, b"x" * 10)

@@ -91,7 +91,7 @@ def test_a_sealed_upload_cuts_its_writers_and_admits_none(
     multiparts: MultipartFolder, multipart: Multipart, objects: ObjectFolder, upload_id: str
 ) -> None:
     before = begun(multiparts, upload_id)
-    multipart._seal()
+    multipart._seal(objects)
     for late in (before.write, lambda _: before.commit()):
         with pytest.raises(SupersededError):
             late([b"x"])
@@ -103,7 +103,7 @@ def test_a_sealed_upload_cuts_its_writers_and_admits_none(
 def test_a_seal_outlives_the_process(
     multiparts: MultipartFolder, multipart: Multipart, objects: ObjectFolder, upload_id: str, tmp_path: Path
 ) -> None:
-    multipart._seal()
+    multipart._seal(objects)
     after_restart = MultipartFolder(tmp_path)
     objects.recover(after_restart.folder)
     after_restart.clean()
