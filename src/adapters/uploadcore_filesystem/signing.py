@@ -204,7 +204,7 @@ class UrlSigner:
 
         Args:
             method: As sent.
-            path: As sent; only its last two segments, bucket and key, are looked at.
+            path: Percent-decoded; only its last two segments, bucket and key, are looked at.
             query: As sent, undecoded.
             headers: As sent; names in lower case.
 
@@ -213,6 +213,9 @@ class UrlSigner:
             UrlExpiredError: It is one, and too late.
             UnsignedHeaderError: It is one, but for an `x-amz-…` header that was added to it.
         """
+        if "\n" in path:
+            # Alone of what is signed it arrives decoded: a line break in it could stand for one between path, query and headers.
+            raise SignatureMismatchError("the request is not the one that was signed")
         tail = "/" + "/".join(path.split("/")[-2:])
         text, _, signature = query.decode("ascii", "replace").rpartition(_SIGNATURE)
         try:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import awscrt.checksums
 import pytest
@@ -130,6 +130,21 @@ async def test_an_unsigned_amz_header_is_refused(served: Served, name: str) -> N
     address = await served.begin()
     answer = await served.send(await served.sign(address, 1, 1), b"1", **{name: "x"})
     assert (answer.status_code, _code(answer.text)) == (403, "AccessDenied")
+    assert await served.store.list_parts(address) == []
+
+
+async def test_a_line_break_in_the_path_moves_nothing_across_what_was_signed(served: Served) -> None:
+    checksum = Checksum(ChecksumAlgorithm.CRC32C, "4waSgw==")
+    address = await served.begin()
+    signed = await served.sign(address, 1, 9, checksum=checksum)
+    url, _, query = signed.url.partition("?")
+    query, _, signature = query.rpartition("&signature=")
+    [(name, value)] = signed.headers.items()
+
+    moved = f"{url}%0A{quote(query)}?{name}:{value}&signature={signature}"
+    answer = await served.client.put(moved, content=b"123456789")
+
+    assert (answer.status_code, _code(answer.text)) == (403, "SignatureDoesNotMatch")
     assert await served.store.list_parts(address) == []
 
 
