@@ -20,7 +20,7 @@ class CacheContract:
 
     `cache`: an opened, empty `Cache`, closed afterwards.
 
-    Override `advance` where the cache's clock can be told to go on.
+    Override `advance` where the cache's clock can be told to go on: one test lets nine seconds pass.
     """
 
     async def advance(self, cache: Cache, seconds: float) -> None:
@@ -119,6 +119,15 @@ class CacheContract:
         assert await cache.delete("a", 5) is True
         assert await cache.set_if_newer("a", b"5", 5, ttl=HOUR) is False
         assert await cache.delete("a", 5) is True, "idempotent"
+
+    async def test_versions_and_tombstones_are_remembered_for_ten_seconds(self, cache: Cache) -> None:
+        await cache.set_if_newer("expired", b"2", 2, ttl=timedelta(milliseconds=100))
+        await self.until_gone(cache, "expired")
+        await cache.delete("deleted", 2)  # nothing was there whose marker would outlive the tombstone
+        await self.advance(cache, 9)
+        late = {"expired": 1, "deleted": 2}
+        forgotten = [key for key in late if await cache.set_if_newer(key, b"late", late[key], ttl=HOUR) is not False]
+        assert forgotten == []
 
     async def test_of_concurrent_fills_the_newest_stands(self, cache: Cache) -> None:
         versions = list(range(1, 31))

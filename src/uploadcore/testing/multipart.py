@@ -11,7 +11,7 @@ from uploadcore.errors import ChecksumMismatchError, NoSuchMultipartError, Parts
 from uploadcore.file import Checksum, ChecksumAlgorithm
 from uploadcore.plan import Part, StoredPart
 from uploadcore.ports import MARKER, ObjectStore
-from uploadcore.testing.store_steps import CHECKSUMS, NINE, SignedHttp, StoreSteps, zeros
+from uploadcore.testing.store_steps import CHECKSUMS, CLOCK_ERROR, NINE, SignedHttp, StoreSteps, zeros
 from uploadcore.upload import Address
 
 __all__ = ["MultipartContract"]
@@ -277,6 +277,16 @@ class MultipartContract(StoreSteps):
         assert await listed("") == named(a, b, c)
         async for found in store.list_multiparts("up/a/1"):
             assert found.initiated.utcoffset() is not None, "times know their zone"
+
+    async def test_a_multipart_upload_is_listed_with_the_time_it_was_initiated(self, store: ObjectStore) -> None:
+        before = await self.now(store)
+        address = await self.begin(store)
+        after = await self.now(store)
+        [first] = [found async for found in store.list_multiparts(address.key)]
+        await self.advance(store, 1)
+        [second] = [found async for found in store.list_multiparts(address.key)]
+        assert before - CLOCK_ERROR <= first.initiated <= after + CLOCK_ERROR, "by its age an orphan is told"
+        assert second.initiated == first.initiated
 
     async def test_many_multipart_uploads_are_listed(self, store: ObjectStore) -> None:
         made = {(await self.begin(store, "up/many")).storage_upload_id for _ in range(self.open_multiparts)}

@@ -23,7 +23,8 @@ class ObjectStoreContract(MultipartContract, SignedUrlContract):
 
     `http`: a `SignedHttp` that reaches it.
 
-    Override `advance` where the store's clock can be told to go on, and the class attributes where the store is slow.
+    Override `advance` where the store's clock can be told to go on, `now` where it is not this machine's, and the class attributes where the
+    store is slow.
 
     Attributes:
         part_counts: How many parts are listed and completed; those beyond `limits.max_parts` are left out.

@@ -12,7 +12,7 @@ import pytest
 from uploadcore.file import ChecksumAlgorithm
 from uploadcore.plan import Part
 from uploadcore.ports import MARKER, ObjectStore, SignedRequest
-from uploadcore.testing.store_steps import CHECKSUMS, MINUTE, NINE, SignedHttp, StoreSteps, zeros
+from uploadcore.testing.store_steps import CHECKSUMS, CLOCK_ERROR, MINUTE, NINE, SignedHttp, StoreSteps, zeros
 from uploadcore.upload import Address
 
 __all__ = ["SignedUrlContract"]
@@ -110,6 +110,14 @@ class SignedUrlContract(StoreSteps):
         await self._until_refused(store, http, short, b"1")
         await self._until_refused(store, http, get, b"")
         assert (await self.send(http, longer, b"1")).status == 200
+
+    async def test_no_url_says_that_it_lives_longer_than_asked_for(self, store: ObjectStore) -> None:
+        address = await self.begin(store)
+        signed = {"part": await self.sign(store, address, 1, 9), "get": await self.sign_get(store, "up/a")}
+        if store.capabilities.conditional_put:
+            signed["put"] = await self.sign_put(store, "up/a", 9)
+        latest = await self.now(store) + MINUTE + CLOCK_ERROR
+        assert [what for what, request in signed.items() if request.expires_at > latest] == []
 
     async def test_a_part_url_binds_the_length(self, store: ObjectStore, http: SignedHttp) -> None:
         address = await self.begin(store)

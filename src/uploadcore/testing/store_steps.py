@@ -6,7 +6,7 @@ import asyncio
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import ClassVar, Protocol
 
 from uploadcore.file import Checksum, ChecksumAlgorithm
@@ -14,9 +14,11 @@ from uploadcore.plan import Part, StoredPart
 from uploadcore.ports import MARKER, ObjectHeaders, ObjectStore, SignedRequest
 from uploadcore.upload import Address
 
-__all__ = ["CHECKSUMS", "HEADERS", "MINUTE", "NINE", "HttpAnswer", "SignedHttp", "StoreSteps", "zeros"]
+__all__ = ["CHECKSUMS", "CLOCK_ERROR", "HEADERS", "MINUTE", "NINE", "HttpAnswer", "SignedHttp", "StoreSteps", "zeros"]
 
 MINUTE = timedelta(minutes=1)
+CLOCK_ERROR = timedelta(seconds=5)
+"""How far from `StoreSteps.now` a store's times may be: some tell whole seconds, and it may be another machine's clock."""
 HEADERS = ObjectHeaders(content_type="video/mp4", metadata={MARKER: "upload-1"})
 NINE = b"123456789"
 CHECKSUMS = {
@@ -58,6 +60,11 @@ class StoreSteps:
         """Let that much time pass for the store."""
         del store
         await asyncio.sleep(seconds)
+
+    async def now(self, store: ObjectStore) -> datetime:
+        """The store's time, to `CLOCK_ERROR`. By default this machine's."""
+        del store
+        return datetime.now(UTC)
 
     async def send(self, http: SignedHttp, signed: SignedRequest, body: bytes = b"") -> HttpAnswer:
         """Redeem a signed request as it is."""

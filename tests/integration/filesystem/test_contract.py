@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import AsyncIterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -37,3 +38,6 @@ class TestFilesystemObjectStore(ObjectStoreContract):
 
     async def advance(self, store: ObjectStore, seconds: float) -> None:
         self.clock.advance(seconds)
+
+    async def now(self, store: ObjectStore) -> datetime:
+        return self.clock.now()

@@ -61,6 +61,9 @@ class TestMemoryObjectStore(ObjectStoreContract):
     async def advance(self, store: ObjectStore, seconds: float) -> None:
         self.manual.advance(seconds)
 
+    async def now(self, store: ObjectStore) -> datetime:
+        return self.manual.now()
+
 
 class TestMemoryObjectStoreOfTheLeastCapabilities(TestMemoryObjectStore):
     @pytest.fixture

@@ -10,6 +10,7 @@ from tests.integration.redis.conftest import LONG
 from tests.servers.redis import ExternalRedis
 from uploadcore.ports import Cache
 from uploadcore.testing import CacheContract
+from uploadcore_memory import ManualClock
 from uploadcore_redis import RedisCache
 
 
@@ -19,10 +20,15 @@ class TestRedisCache(CacheContract):
     @pytest.fixture
     async def cache(self, redis_server: ExternalRedis) -> AsyncIterator[Cache]:
         redis_server.flush()
-        cache = RedisCache(redis_server.url, near_entries=self.near_entries, timeout=LONG)
+        self.server, self.manual = redis_server, ManualClock()
+        cache = RedisCache(redis_server.url, near_entries=self.near_entries, timeout=LONG, clock=self.manual)
         await cache.open()
         yield cache
         await cache.close()
+
+    async def advance(self, cache: Cache, seconds: float) -> None:
+        self.server.age(seconds)
+        self.manual.advance(seconds)
 
 
 class TestRedisCacheWithoutNear(TestRedisCache):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -39,6 +39,9 @@ class TestMeasuredStore(ObjectStoreContract):
 
     async def advance(self, store: ObjectStore, seconds: float) -> None:
         self.manual.advance(seconds)
+
+    async def now(self, store: ObjectStore) -> datetime:
+        return self.manual.now()
 
 
 class TestMeasuredDatabase(DatabaseContract):
