@@ -135,7 +135,9 @@ async def test_closing_waits_for_what_was_begun_and_begins_nothing_that_waited(d
     await asyncio.sleep(0)
 
     closing = asyncio.create_task(asyncio.to_thread(threads.close))
-    await asyncio.sleep(0)
+    async with asyncio.timeout(PATIENCE):
+        while not threads._is_closed:  # noqa: ASYNC110 - it is another thread that closes
+            await asyncio.sleep(0.001)
     assert not closing.done()
     disk.moves.set()
     await asyncio.gather(begun, closing)
