@@ -21,7 +21,7 @@ from uploadcore.errors import (
     StoreUnavailableError,
     UploadClosedError,
 )
-from uploadcore.file import Checksum, ChecksumAlgorithm
+from uploadcore.file import Checksum, ChecksumAlgorithm, FileStatus
 from uploadcore.plan import Part
 from uploadcore.states import PartInput, PartState, UploadState
 from uploadcore.upload import Strategy
@@ -221,11 +221,19 @@ class Transfer:
         return body.crc
 
     def _completed(self, checksum: Checksum | None) -> File:
-        """Ask for completion until the store has assembled."""
+        """Ask for completion until the store has assembled.
+
+        Raises:
+            UploadClosedError: It was completed before, and its file is not there any more.
+        """
         give_up_at = time.monotonic() + COMPLETION_PATIENCE
         while True:
             answer = self.session.complete(self._upload.id, size=self._source.size, checksum=checksum)
             if isinstance(answer, File):
+                if answer.status != FileStatus.AVAILABLE:
+                    raise UploadClosedError(
+                        upload_id=self._upload.id, state=UploadState.COMPLETED, reason=f"its file is {answer.status}"
+                    )
                 return answer
             if time.monotonic() + answer > give_up_at:
                 raise StoreUnavailableError(

@@ -18,7 +18,7 @@ from uploadcore.errors import (
     UploadCoreError,
     UploadNotFoundError,
 )
-from uploadcore.file import ChecksumAlgorithm
+from uploadcore.file import ChecksumAlgorithm, FileStatus
 from uploadcore.states import UploadState
 from uploadcore_client.api import Session
 from uploadcore_client.errors import FileChangedError
@@ -33,7 +33,7 @@ from uploadcore_client.wire import File, Upload
 __all__ = ["Uploading", "Wish"]
 
 GOES_ON = frozenset({UploadState.UPLOADING, UploadState.COMPLETING, UploadState.COMPLETED})
-"""States of an upload that can be taken up: the last two need nothing but the answer to completion."""
+"""States of an upload that can be taken up: the last two need nothing but the answer to completion. Of a completed one the file must be there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +133,8 @@ class Uploading:
                 f"{source.path} has {source.size} bytes and upload {upload.id!r} is of {upload.size}: it is another file",
                 upload_id=upload.id,
             )
+        if not self._goes_on(upload):
+            raise UploadClosedError(upload_id=upload.id, state=upload.state, reason="its file is no more")
         return self._taken_up(upload, journal)
 
     def _found(self, source: SourceFile, journal: Journal) -> Upload | None:
@@ -140,13 +142,20 @@ class Uploading:
         if journal.upload_id is not None:
             with suppress(UploadNotFoundError):
                 upload = self._session.upload(journal.upload_id)
-                if upload.state in GOES_ON and upload.size == source.size:
+                if upload.size == source.size and self._goes_on(upload):
                     return upload
             journal.begin_again()
         for upload in self._session.uploads(state=UploadState.UPLOADING, fingerprint=source.fingerprint()):
             if upload.size == source.size:
                 return self._taken_up(upload, journal)
         return None
+
+    def _goes_on(self, upload: Upload) -> bool:
+        """Whether the upload can be taken up. Of a completed one the answer to completion tells what has become of its file since."""
+        if upload.state != UploadState.COMPLETED:
+            return upload.state in GOES_ON
+        answer = self._session.complete(upload.id, size=upload.size or 0, checksum=None)
+        return isinstance(answer, File) and answer.status == FileStatus.AVAILABLE
 
     def _taken_up(self, upload: Upload, journal: Journal) -> Upload:
         if journal.upload_id != upload.id:
@@ -172,7 +181,7 @@ class Uploading:
         body.update({name: value for name, value in optional.items() if value})
         with suppress(IdempotencyMismatchError):
             upload, server_time = self._session.initiate(body, idempotency_key=journal.idempotency_key)
-            if upload.state in GOES_ON:
+            if self._goes_on(upload):
                 journal.opened(upload.id)
                 return upload, server_time
         # An earlier process used the key for something else, or for an upload that has ended since.

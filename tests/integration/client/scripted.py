@@ -51,6 +51,7 @@ class FarEnd:
         self.lock = threading.RLock()
         self.uploads: dict[str, Upload] = {}
         self.files: dict[str, bytes] = {}
+        self.deleted: set[str] = set()
         self.part_size = 1024 * 1024
         self.url_lifetime = 900.0
         self.clock_offset = 0.0
@@ -113,7 +114,7 @@ class FarEnd:
         return {
             "id": file_id,
             "name": name,
-            "status": "available",
+            "status": "deleted" if file_id in self.deleted else "available",
             "size": len(content),
             "checksum": {"algorithm": "crc64nvme", "value": crc(content), "verified_by": "store"},
             "version": 1,

@@ -512,10 +512,8 @@ def test_an_upload_that_ended_meanwhile_is_begun_anew(far: FarEnd, client_of: Cl
     assert content_of(far, file.id) == path.read_bytes()
 
 
-def test_an_upload_that_was_completed_before_its_answer_came_is_not_sent_again(
-    far: FarEnd, client_of: Clients, blob: Blobs
-) -> None:
-    path = blob()
+def completed_silently(far: FarEnd, client: Client, path: Path) -> None:
+    """An upload that was completed, and the answer that said so did not come."""
 
     def complete_silently(handler: Handler, route: str) -> bool:
         if route == "complete":
@@ -527,13 +525,70 @@ def test_an_upload_that_was_completed_before_its_answer_came_is_not_sent_again(
 
     far.before_call = complete_silently
     with pytest.raises(ServerUnreachableError):
-        client_of(far).upload(path)
+        client.upload(path)
     far.before_call = lambda handler, route: False
+
+
+def test_an_upload_that_was_completed_before_its_answer_came_is_not_sent_again(
+    far: FarEnd, client_of: Clients, blob: Blobs
+) -> None:
+    path = blob()
+    completed_silently(far, client_of(far), path)
 
     file = client_of(far).upload(path)
 
     assert file.id == "file-u1"
     assert len(far.puts) == 6
+
+
+def test_a_completed_upload_whose_file_was_deleted_since_is_begun_anew(
+    far: FarEnd, client_of: Clients, blob: Blobs
+) -> None:
+    path = blob()
+    completed_silently(far, client_of(far), path)
+    far.deleted.add("file-u1")
+
+    file = client_of(far).upload(path)
+
+    assert (file.id, file.status) == ("file-u2", "available")
+    assert content_of(far, file.id) == path.read_bytes()
+
+
+def test_the_key_of_a_completed_upload_whose_file_was_deleted_since_is_not_used_again(
+    far: FarEnd, client_of: Clients, blob: Blobs, tmp_path: Path
+) -> None:
+    path = blob()
+    completed_silently(far, client_of(far), path)
+    far.deleted.add("file-u1")
+    (journal,) = (tmp_path / "state").iterdir()
+    journal.write_text(journal.read_text().splitlines()[0] + "\n")  # as if ended before it knew the upload
+
+    file = client_of(far).upload(path)
+
+    assert (file.id, file.status) == ("file-u2", "available")
+
+
+def test_resume_refuses_a_completed_upload_whose_file_was_deleted_since(
+    far: FarEnd, client_of: Clients, blob: Blobs
+) -> None:
+    path = blob()
+    completed_silently(far, client_of(far), path)
+    far.deleted.add("file-u1")
+    client = client_of(far)
+
+    with pytest.raises(UploadClosedError, match="its file is no more"):
+        client.resume("u1")
+
+    assert client.unfinished() == []
+
+
+def test_a_file_deleted_while_it_was_being_completed_is_no_success(
+    far: FarEnd, client_of: Clients, blob: Blobs
+) -> None:
+    far.deleted.add("file-u1")
+
+    with pytest.raises(UploadClosedError, match="its file is deleted"):
+        client_of(far).upload(blob())
 
 
 def test_a_crash_between_intent_and_answer_makes_no_second_upload(far: FarEnd, client_of: Clients, blob: Blobs) -> None:
