@@ -35,7 +35,7 @@ from uploadcore_client.wire import File
 __all__ = ["Downloading"]
 
 WORTH_GOING_ON = BUFFER_SIZE
-"""Bytes. A connection that brought as many before it broke does not count as a failed try."""
+"""Bytes. A connection that brought as many more than any before it, and then broke, does not count as a failed try."""
 
 
 class _Hash:
@@ -201,12 +201,12 @@ class Downloading:
         return file, place
 
     def _fill(self, partial: _Partial, file: File, connection: Connection, report: ProgressCallback) -> None:
-        """Bring all bytes here. Tries are counted anew whenever one got somewhere."""
+        """Bring all bytes here. Tries are counted anew whenever one got further than any before; content that comes from its beginning again has not."""
         reported_at = 0.0
+        furthest = partial.offset
 
         def attempt() -> None:
-            nonlocal reported_at
-            began_at = partial.offset
+            nonlocal reported_at, furthest
             try:
                 for _ in self._stream(partial, file, connection):
                     now = time.monotonic()
@@ -214,8 +214,10 @@ class Downloading:
                         reported_at = now
                         report(_progress(file, partial))
             except TransientError:
-                if partial.offset - began_at < WORTH_GOING_ON:
+                if partial.offset - furthest < WORTH_GOING_ON:
                     raise
+            finally:
+                furthest = max(furthest, partial.offset)
 
         while partial.offset < (file.size or 0):
             self._session.retrying(attempt)
@@ -240,6 +242,8 @@ class Downloading:
                         f"the store sent more than the {file.size} bytes of the file", status=200
                     )
                 yield
+        if partial.offset < (file.size or 0):
+            raise TransientError(StoreUnavailableError("the store sent fewer bytes than the file has", file_id=file.id))
 
 
 def _goes_on(response: BaseHTTPResponse, offset: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.integration.client.scripted import FarEnd, Handler
-from uploadcore.errors import ChecksumMismatchError, FileNotReadyError, NoSuchFileError
+from uploadcore.errors import ChecksumMismatchError, FileNotReadyError, NoSuchFileError, StoreUnavailableError
 from uploadcore_client import (
     Cancellation,
     Client,
@@ -194,6 +195,39 @@ def test_a_store_that_never_sends_anything_is_given_up(
 
     with pytest.raises(ServerUnreachableError):
         client_of(far).download("f1", tmp_path / "copy")
+
+
+@pytest.mark.parametrize("etag", ['"one"', 'W/"one"', ""], ids=["strong", "weak", "none"])
+@pytest.mark.parametrize("is_cut", [False, True], ids=["ends", "breaks"])
+def test_a_store_that_sends_less_than_the_file_has_is_given_up(
+    far: FarEnd, client_of: Clients, stored: bytes, tmp_path: Path, *, etag: str, is_cut: bool
+) -> None:
+    cancellation = Cancellation()
+    lengths = itertools.cycle([3 * MIB, 2 * MIB])
+
+    def send_less(handler: Handler) -> bool:
+        if len(far.ranges) > 20:
+            cancellation.cancel()
+        wanted = handler.headers.get("Range")
+        if wanted is not None:
+            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+            handler.answer(206, ETag=etag, Content_Range=f"bytes {start}-{len(stored) - 1}/{len(stored)}")
+            return True
+        content = stored[: next(lengths)]
+        handler.send_response_only(200)
+        handler.send_header("Content-Length", str(len(stored) if is_cut else len(content)))
+        handler.send_header("ETag", etag)
+        handler.end_headers()
+        handler.wfile.write(content)
+        handler.cut()
+        return True
+
+    far.before_content = send_less
+
+    with pytest.raises((StoreUnavailableError, ServerUnreachableError)):
+        client_of(far).download("f1", tmp_path / "copy", cancellation=cancellation)
+
+    assert not (tmp_path / "copy").exists()
 
 
 def test_a_file_that_is_there_already_stays_unless_it_may_be_replaced(
