@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -168,6 +171,71 @@ def test_where_none_can_be_kept_uploading_goes_on_without(tmp_path: Path, caplog
         journal.delete()
 
     assert "no resume journal can be kept" in caplog.text
+
+
+@contextmanager
+def no_room() -> Iterator[None]:
+    """As on a full disk: nothing that this process writes to a file is taken (but what is there may be shortened)."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_without_room_it_is_begun_unwritten_and_let_go(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with no_room(), Journals(tmp_path).open(IDENTITY) as journal:
+        journal.opened("u1")
+        key = journal.idempotency_key
+
+    with Journals(tmp_path).open(IDENTITY) as later:
+        assert later.upload_id is None
+        assert later.idempotency_key not in {"", key}
+    assert caplog.text.count("can't be written any more") == 1
+
+
+def test_without_room_it_forgets_the_upload_that_is_no_more(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with Journals(tmp_path).open(IDENTITY) as journal:
+        key = journal.idempotency_key
+        journal.opened("u1")
+        journal.note(1, PartState.VERIFIED, 1)
+
+        with no_room():
+            journal.begin_again()
+            journal.opened("u2")
+
+        assert (journal.upload_id, journal.states) == ("u2", {})
+        assert journal.idempotency_key not in {"", key}
+    assert list(Journals(tmp_path).find()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [IDENTITY.filename]
+    assert "can't be written any more" in caplog.text
+
+
+def test_begun_again_once_there_is_room_it_is_whole(tmp_path: Path) -> None:
+    with Journals(tmp_path).open(IDENTITY) as journal:
+        journal.opened("u1")
+        with no_room():
+            journal.note(1, PartState.SENDING)
+
+        journal.begin_again()
+        journal.opened("u2")
+
+    with Journals(tmp_path).open(IDENTITY) as later:
+        assert (later.upload_id, later.states) == ("u2", {})
+
+
+def test_one_that_found_no_room_is_still_held_and_is_deleted_at_the_end(tmp_path: Path) -> None:
+    with Journals(tmp_path).open(IDENTITY) as journal:
+        journal.opened("u1")
+        with no_room():
+            journal.note(1, PartState.SENDING)
+
+        with pytest.raises(TransferInUseError):
+            Journals(tmp_path).open(IDENTITY)
+        journal.delete()
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_variable_says_where_journals_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

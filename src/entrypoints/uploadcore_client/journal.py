@@ -176,24 +176,45 @@ class Journal:
         self._identity = identity
         self._lock = threading.Lock()
         self._descriptor: int | None = None
+        self._is_written = path is not None
         self.idempotency_key = ""
         self.upload_id: str | None = None
         self.states: dict[int, PartState] = {}
         self.crcs: dict[int, int] = {}
-        left = None
         if path is not None:
             self._descriptor = _held(path, identity)
-            left = Leftover.read(path)
-        if left is None or left.identity != identity:
-            self._begin()
-        else:
-            self.idempotency_key = left.idempotency_key
-            self.upload_id = left.upload_id or None
-            self.states, self.crcs = left.states, left.crcs
+        try:
+            left = None if path is None else Leftover.read(path)
+            if left is None or left.identity != identity:
+                self.begin_again()
+            else:
+                self.idempotency_key = left.idempotency_key
+                self.upload_id = left.upload_id or None
+                self.states, self.crcs = left.states, left.crcs
+        except BaseException:
+            self.close()
+            raise
 
     def begin_again(self) -> None:
         """Forget everything: the upload it was about is no more. The next is initiated with another key."""
-        self._begin()
+        self.idempotency_key = str(uuid.uuid4())
+        self.upload_id = None
+        self.states, self.crcs = {}, {}
+        head = {"format": FORMAT, "identity": asdict(self._identity), "idempotency_key": self.idempotency_key}
+        with self._lock:
+            if self._path is None or self._descriptor is None:
+                return
+            try:
+                replacement = _written(self._path, json.dumps(head) + "\n")
+            except OSError as exc:
+                self._goes_unwritten(exc)
+                # What it says is of an upload that is no more. To take that away needs no room.
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._descriptor, 0)
+            else:
+                os.close(self._descriptor)
+                self._descriptor = replacement
+                self._is_written = True  # whole again, whatever could not be written before
 
     def opened(self, upload_id: str) -> None:
         """The upload is known."""
@@ -234,27 +255,18 @@ class Journal:
     ) -> None:
         self.close()
 
-    def _begin(self) -> None:
-        self.idempotency_key = str(uuid.uuid4())
-        self.upload_id = None
-        self.states, self.crcs = {}, {}
-        if self._path is None or self._descriptor is None:
-            return
-        head = {"format": FORMAT, "identity": asdict(self._identity), "idempotency_key": self.idempotency_key}
-        with self._lock:
-            replacement = _written(self._path, json.dumps(head) + "\n")
-            os.close(self._descriptor)
-            self._descriptor = replacement
-
     def _append(self, event: Any) -> None:
         with self._lock:
-            if self._descriptor is not None:
+            if self._descriptor is not None and self._is_written:
                 try:
                     os.write(self._descriptor, json.dumps(event, separators=(",", ":")).encode() + b"\n")
-                except OSError as exc:  # a full disk must not stop an upload
-                    log.warning("the resume journal can't be written any more: %s", exc.strerror or exc)
-                    os.close(self._descriptor)
-                    self._descriptor = None
+                except OSError as exc:
+                    self._goes_unwritten(exc)
+
+    def _goes_unwritten(self, reason: OSError) -> None:
+        """A full disk must not stop an upload. The file stays open: it still holds other processes off."""
+        log.warning("the resume journal can't be written any more: %s", reason.strerror or reason)
+        self._is_written = False
 
 
 def _held(path: Path, identity: Identity) -> int:
