@@ -37,6 +37,11 @@ __all__ = ["Downloading"]
 WORTH_GOING_ON = BUFFER_SIZE
 """Bytes. A connection that brought as many more than any before it, and then broke, does not count as a failed try."""
 
+NAME_MAX = 255
+"""Bytes of a file's name: what ext4, XFS, APFS (there: UTF-8) and NTFS (there: 255 UTF-16 units, which are never fewer) take."""
+SUFFIX_MAX = 32
+"""Bytes. What comes after a name's last dot and is longer is no suffix that anything knows a file by."""
+
 
 class _Hash:
     """The checksum a file is compared by: the one the server names, CRC64NVME where it names none."""
@@ -65,6 +70,8 @@ class _Hash:
 class _Partial:
     """What has arrived of a file: `.NAME.uploadcore-part` beside the target, and in `….json` which content it is the beginning of.
 
+    Where NAME is too long to have that added, a hash of it stands for it.
+
     Attributes:
         offset: Bytes that are there.
         resumed: How many of them an earlier call has left.
@@ -72,13 +79,16 @@ class _Partial:
     """
 
     def __init__(self, target: Path, file: File) -> None:
-        self.path = target.with_name(f".{target.name}.uploadcore-part")
-        self._note = target.with_name(f"{self.path.name}.json")
+        name, note = f".{target.name}.uploadcore-part", ".json"
+        if len(os.fsencode(name + note)) > NAME_MAX:
+            name = f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:40]}.uploadcore-part"
+        self.path = target.with_name(name)
+        self._note = target.with_name(name + note)
         self._target = target
         self._file = file
         self.etag = ""
         self.offset = self.resumed = 0
-        with self._mapped():
+        with _mapped(self._target):
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
         if not try_lock(self._descriptor):
             os.close(self._descriptor)
@@ -91,7 +101,7 @@ class _Partial:
 
     def begin_again(self, etag: str) -> None:
         """Forget what is there: the content that comes is from its beginning, and has this ETag."""
-        with self._mapped():
+        with _mapped(self._target):
             os.ftruncate(self._descriptor, 0)
             self._note.write_text(json.dumps({"file_id": self._file.id, "etag": etag}), encoding="utf-8")
         self.etag, self.hash = etag, self._hash()
@@ -100,7 +110,7 @@ class _Partial:
     def write(self, data: bytes) -> None:
         """Add what has come."""
         view = memoryview(data)
-        with self._mapped():
+        with _mapped(self._target):
             os.lseek(self._descriptor, self.offset, os.SEEK_SET)
             while view:
                 view = view[os.write(self._descriptor, view) :]
@@ -109,14 +119,14 @@ class _Partial:
 
     def becomes_target(self) -> None:
         """It is whole: let it take its name, durably."""
-        with self._mapped():
+        with _mapped(self._target):
             os.fsync(self._descriptor)
             os.replace(self.path, self._target)
             self._note.unlink(missing_ok=True)
 
     def delete(self) -> None:
         """It is no good."""
-        with self._mapped():
+        with _mapped(self._target):
             self.path.unlink(missing_ok=True)
             self._note.unlink(missing_ok=True)
 
@@ -139,22 +149,23 @@ class _Partial:
         except (OSError, ValueError, LookupError, TypeError):
             return hashed
         view = memoryview(bytearray(BUFFER_SIZE))
-        with self._mapped(), open(self._descriptor, "rb", buffering=0, closefd=False) as raw:
+        with _mapped(self._target), open(self._descriptor, "rb", buffering=0, closefd=False) as raw:
             while read := raw.readinto(view):
                 hashed.update(view[:read])
                 self.offset += read
         self.resumed = self.offset
         return hashed
 
-    @contextlib.contextmanager
-    def _mapped(self) -> Iterator[None]:
-        """No failure of the disk may pass for one of the network."""
-        try:
-            yield
-        except OSError as exc:
-            if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
-                raise StorageFullError(f"there is no room left for {self._target}; what has arrived is kept") from exc
-            raise FileUnwritableError(self._target, exc.strerror or str(exc)) from exc
+
+@contextlib.contextmanager
+def _mapped(target: Path) -> Iterator[None]:
+    """No failure of the disk may pass for one of the network."""
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise StorageFullError(f"there is no room left for {target}; what has arrived is kept") from exc
+        raise FileUnwritableError(target, exc.strerror or str(exc)) from exc
 
 
 class Downloading:
@@ -178,9 +189,11 @@ class Downloading:
         file = self._session.file(file_id)
         if file.status != FileStatus.AVAILABLE or file.size is None:
             raise FileNotReadyError(file_id=file.id, status=file.status)
-        place = _place(target, file)
-        if place.exists() and not replace:
-            raise TargetExistsError(place)
+        with _mapped(target or Path()):
+            place = _place(target, file)
+        with _mapped(place):
+            if place.exists() and not replace:
+                raise TargetExistsError(place)
         partial = _Partial(place, file)
         connection = Connection(self._session.cancellation, self._wiring.timeouts, self._wiring.tls)
         try:
@@ -278,7 +291,22 @@ def _place(target: Path | None, file: File) -> Path:
     name = "".join(letter for letter in name if letter.isprintable()).strip()
     safe = name if name not in {"", ".", ".."} else file.id
     safe = f"_{safe[1:]}" if safe.startswith(".") else safe
-    return (target or Path()) / safe
+    return (target or Path()) / _cut(safe)
+
+
+def _cut(name: str) -> str:
+    """The name, with as much of it left out before its suffix as makes it one that a file can have.
+
+    >>> name = _cut("é" * 200 + ".mp4")
+    >>> len(name.encode()), name[-5:]
+    (254, 'é.mp4')
+    """
+    if len(name.encode()) <= NAME_MAX:
+        return name
+    suffix = PurePosixPath(name).suffix
+    suffix = suffix if len(suffix.encode()) <= SUFFIX_MAX else ""
+    stem = name.removesuffix(suffix).encode()[: NAME_MAX - len(suffix.encode())]
+    return stem.decode(errors="ignore") + suffix  # a character that was cut in two goes whole
 
 
 def _progress(file: File, partial: _Partial) -> Progress:

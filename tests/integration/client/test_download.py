@@ -260,6 +260,10 @@ def test_a_folder_that_is_not_there_is_one_clear_error(
         ("", "f1"),
         ("a\x1b[2Jb", "a[2Jb"),
         ("/", "f1"),
+        ("é" * 200 + ".tar", "é" * 125 + ".tar"),
+        ("a" * 300, "a" * 255),
+        ("." + "a" * 300, "_" + "a" * 254),
+        ("a." + "b" * 300, "a." + "b" * 253),
     ],
 )
 def test_a_name_given_by_somebody_else_leads_nowhere_else(
@@ -271,6 +275,31 @@ def test_a_name_given_by_somebody_else_leads_nowhere_else(
     path = client_of(far).download("f1", tmp_path)
 
     assert path == tmp_path / taken
+
+
+@pytest.mark.parametrize("name", ["a" * 233, "a" * 234, "a" * 255, "é" * 127])
+def test_a_name_as_long_as_names_can_be_is_downloaded_to_and_taken_up(
+    far: FarEnd, client_of: Clients, stored: bytes, tmp_path: Path, name: str
+) -> None:
+    cancellation = Cancellation()
+    seen: list[Progress] = []
+    with pytest.raises(TransferCancelledError):
+        client_of(far).download(
+            "f1", tmp_path / name, progress=lambda _: cancellation.cancel(), cancellation=cancellation
+        )
+
+    path = client_of(far).download("f1", tmp_path / name, progress=seen.append)
+
+    assert path.read_bytes() == stored
+    assert seen[-1].resumed == MIB
+    assert left_behind(tmp_path) == []
+
+
+def test_a_name_that_no_file_can_have_is_one_clear_error(far: FarEnd, client_of: Clients, tmp_path: Path) -> None:
+    with pytest.raises(FileUnwritableError, match="File name too long"):
+        client_of(far).download("f1", tmp_path / ("a" * 256))
+
+    assert far.ranges == []
 
 
 def test_a_file_without_content_is_not_ready(far: FarEnd, client_of: Clients, stored: bytes, tmp_path: Path) -> None:
