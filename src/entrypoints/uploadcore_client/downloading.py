@@ -26,7 +26,7 @@ from uploadcore.file import Checksum, ChecksumAlgorithm, FileStatus
 from uploadcore_client.api import Session
 from uploadcore_client.connection import Connection, retry_after_of
 from uploadcore_client.errors import FileUnwritableError, TargetExistsError, TransferInUseError, UnexpectedAnswerError
-from uploadcore_client.locking import try_lock
+from uploadcore_client.locking import is_at, try_lock
 from uploadcore_client.progress import Progress, ProgressCallback
 from uploadcore_client.retry import TransientError
 from uploadcore_client.transfer import BUFFER_SIZE, REPORT_INTERVAL, Wiring
@@ -88,11 +88,7 @@ class _Partial:
         self._file = file
         self.etag = ""
         self.offset = self.resumed = 0
-        with _mapped(self._target):
-            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
-        if not try_lock(self._descriptor):
-            os.close(self._descriptor)
-            raise TransferInUseError(target)
+        self._descriptor = self._held()
         try:
             self.hash = self._taken_up()
         except BaseException:
@@ -117,12 +113,34 @@ class _Partial:
         self.hash.update(data)
         self.offset += len(data)
 
-    def becomes_target(self) -> None:
-        """It is whole: let it take its name, durably."""
+    def becomes_target(self, *, replace: bool) -> None:
+        """It is whole: let it take its name, durably.
+
+        Raises:
+            TargetExistsError: Something has that name and may not be replaced. What has arrived is kept.
+        """
         with _mapped(self._target):
             os.fsync(self._descriptor)
-            os.replace(self.path, self._target)
+            if replace:
+                os.replace(self.path, self._target)
+            else:
+                self._appear()
             self._note.unlink(missing_ok=True)
+
+    def _appear(self) -> None:
+        """Take the name if nothing has it: a link is made or not made in one step, where a rename would replace what came meanwhile."""
+        try:
+            os.link(self.path, self._target)
+        except FileExistsError:
+            raise TargetExistsError(self._target) from None
+        except (
+            OSError
+        ):  # no hard links here, as on FAT and some network drives; or a reason that a rename meets as well
+            if os.path.lexists(self._target):
+                raise TargetExistsError(self._target) from None
+            os.replace(self.path, self._target)
+        else:
+            self.path.unlink()
 
     def delete(self) -> None:
         """It is no good."""
@@ -133,6 +151,31 @@ class _Partial:
     def close(self) -> None:
         """Let another process have it."""
         os.close(self._descriptor)
+
+    def _held(self) -> int:
+        """A descriptor of the file that stands under the temporary name and under no other, locked.
+
+        Raises:
+            TransferInUseError: Another process has it.
+        """
+        while True:
+            with _mapped(self._target):
+                descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+            if not try_lock(descriptor):
+                os.close(descriptor)
+                raise TransferInUseError(self._target)
+            try:
+                # Its holder may have given it the target's name between our opening and our locking, or ended before it took this name
+                # away. To write there is to write to a finished file.
+                with _mapped(self._target):
+                    if is_at(descriptor, self.path):
+                        if os.fstat(descriptor).st_nlink <= 1:
+                            return descriptor
+                        self.path.unlink()
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)
 
     def _hash(self) -> _Hash:
         declared = self._file.checksum
@@ -206,7 +249,7 @@ class Downloading:
                     f"what arrived is not file {file.id!r} (its {file.checksum.algorithm} differs); nothing was kept",
                     file_id=file.id,
                 )
-            partial.becomes_target()
+            partial.becomes_target(replace=replace)
             report(_progress(file, partial))
         finally:
             connection.close()

@@ -27,7 +27,7 @@ import platformdirs
 from uploadcore.errors import UploadCoreError
 from uploadcore.states import PartState
 from uploadcore_client.errors import TransferInUseError
-from uploadcore_client.locking import try_lock
+from uploadcore_client.locking import is_at, try_lock
 from uploadcore_client.source import SourceFile
 
 __all__ = ["Identity", "Journal", "Journals", "Leftover", "state_directory"]
@@ -280,7 +280,7 @@ def _held(path: Path, identity: Identity) -> int:
         try:
             _lock(descriptor, identity)
             # Its holder may have replaced or deleted it between our opening and our locking.
-            if _is_at(descriptor, path):
+            if is_at(descriptor, path):
                 return descriptor
         except BaseException:
             os.close(descriptor)
@@ -291,13 +291,6 @@ def _held(path: Path, identity: Identity) -> int:
 def _lock(descriptor: int, identity: Identity) -> None:
     if not try_lock(descriptor):
         raise TransferInUseError(Path(identity.path))
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _written(path: Path, text: str) -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 try:
     import fcntl
 except ImportError:
@@ -9,7 +12,7 @@ except ImportError:
 else:
     HAS_LOCKS = True
 
-__all__ = ["try_lock"]
+__all__ = ["is_at", "try_lock"]
 
 
 def try_lock(descriptor: int) -> bool:
@@ -25,3 +28,11 @@ def try_lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def is_at(descriptor: int, path: Path) -> bool:
+    """Whether this open file is still the one under `path`. Asked once it is locked: who held it before may have moved or replaced it."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +243,68 @@ def test_a_file_that_is_there_already_stays_unless_it_may_be_replaced(
 
     client_of(far).download("f1", tmp_path / "copy", replace=True)
     assert (tmp_path / "copy").read_bytes() == stored
+
+
+def appears(target: Path) -> Callable[[Handler], bool]:
+    """Somebody else puts a file there while ours is on its way."""
+
+    def before_content(handler: Handler) -> bool:
+        target.write_bytes(b"theirs")
+        return False
+
+    return before_content
+
+
+def test_a_file_that_appears_meanwhile_stays_unless_it_may_be_replaced(
+    far: FarEnd, client_of: Clients, stored: bytes, tmp_path: Path
+) -> None:
+    far.before_content = appears(tmp_path / "copy")
+
+    with pytest.raises(TargetExistsError):
+        client_of(far).download("f1", tmp_path / "copy")
+
+    assert (tmp_path / "copy").read_bytes() == b"theirs"
+    client_of(far).download("f1", tmp_path / "copy", replace=True)
+    assert (tmp_path / "copy").read_bytes() == stored
+    assert len(far.ranges) == 1  # what had arrived was kept
+    assert left_behind(tmp_path) == []
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_without_hard_links_a_file_that_appears_meanwhile_stays_too(
+    far: FarEnd, client_of: Clients, stored: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_there: bool
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))  # what Linux says of FAT
+
+    monkeypatch.setattr(os, "link", refuse)
+    if is_there:
+        far.before_content = appears(tmp_path / "copy")
+
+    with pytest.raises(TargetExistsError) if is_there else nullcontext():
+        client_of(far).download("f1", tmp_path / "copy")
+
+    assert (tmp_path / "copy").read_bytes() == (b"theirs" if is_there else stored)
+
+
+def test_what_has_two_names_because_a_process_ended_between_them_is_not_written_to(
+    far: FarEnd, client_of: Clients, stored: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "copy").write_bytes(b"finished")
+    os.link(tmp_path / "copy", tmp_path / ".copy.uploadcore-part")
+    seen: list[bytes] = []
+
+    def look(handler: Handler) -> bool:
+        seen.append((tmp_path / "copy").read_bytes())
+        return False
+
+    far.before_content = look
+
+    client_of(far).download("f1", tmp_path / "copy", replace=True)
+
+    assert seen == [b"finished"]
+    assert (tmp_path / "copy").read_bytes() == stored
+    assert left_behind(tmp_path) == []
 
 
 def test_a_folder_that_is_not_there_is_one_clear_error(
