@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode, urljoin, urlsplit
 from uploadcore import errors
 from uploadcore.file import Checksum
 from uploadcore_client.cancellation import Cancellation
-from uploadcore_client.connection import Connection, Timeouts, retry_after_of
+from uploadcore_client.connection import NO_ADDRESS, Connection, Timeouts, retry_after_of
 from uploadcore_client.errors import ServerUnreachableError, UnauthenticatedError, UnexpectedAnswerError
 from uploadcore_client.retry import RetryBudget, RetryPolicy, TransientError
 from uploadcore_client.tracing import call_name, span, tell_status, trace_headers
@@ -81,8 +81,7 @@ class Api:
     def __init__(
         self, url: str, token: str | None, *, retry: RetryPolicy, timeouts: Timeouts, tls: ssl.SSLContext | None = None
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        if not _is_address(url):
             raise errors.InvalidRequestError("the server's address is http://host:port or https://host")
         self.url = url.rstrip("/")
         self.retry = retry
@@ -249,7 +248,10 @@ class Session:
         answer = self.call("GET", path)
         if answer.status != 307 or "location" not in answer.headers:
             raise UnexpectedAnswerError("the service did not say where the content is", status=answer.status)
-        return urljoin(self.url + path, answer.headers["location"])
+        try:
+            return urljoin(self.url + path, answer.headers["location"])
+        except ValueError:  # its words might quote the URL
+            raise UnexpectedAnswerError(NO_ADDRESS, status=answer.status) from None
 
 
 def to_error(status: int, problem: Mapping[str, Any], *, retry_after: float | None = None) -> errors.UploadCoreError:
@@ -311,6 +313,15 @@ _PLAIN: dict[str, type[errors.UploadCoreError]] = {
     )
 }
 """Errors that are a code and a sentence."""
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port  # no port is looked at before it is asked for
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(host) and not parts.query and not parts.fragment
 
 
 def _upload(upload_id: str) -> str:

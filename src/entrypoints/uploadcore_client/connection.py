@@ -24,10 +24,12 @@ from uploadcore_client.cancellation import Cancellation
 from uploadcore_client.errors import ServerUnreachableError, UnexpectedAnswerError
 from uploadcore_client.retry import TransientError
 
-__all__ = ["Answer", "Connection", "Timeouts", "retry_after_of", "unreachable"]
+__all__ = ["NO_ADDRESS", "Answer", "Connection", "Timeouts", "retry_after_of", "unreachable"]
 
 ERROR_BODY_LIMIT = 64 * 1024
 """Bytes read of an answer's body: a store's XML error is far smaller, and nothing else is of interest."""
+
+NO_ADDRESS = "the service gave an address that is no web address"
 
 LAST_WORDS = 0.2
 """Seconds to wait for the answer of somebody who has closed the connection while we were sending."""
@@ -203,8 +205,11 @@ class Connection:
 
     def _connected(self, url: str) -> tuple[_Plain | _Secure, str]:
         """A live connection to the origin of `url`, and what to ask it for."""
-        parts = urlsplit(url)
-        origin = (parts.scheme, parts.hostname or "", parts.port)
+        try:
+            parts = urlsplit(url)
+            origin = (parts.scheme, parts.hostname or "", parts.port)
+        except ValueError:  # its words might quote the URL
+            raise UnexpectedAnswerError(NO_ADDRESS, status=200) from None
         if self._connection is not None and (origin != self._origin or not self._connection.is_connected):
             self.close()
         if self._connection is None:
@@ -218,7 +223,7 @@ class Connection:
     def _opened(self, scheme: str, host: str, port: int | None) -> _Plain | _Secure:
         connection: _Plain | _Secure
         if scheme not in {"http", "https"} or not host:
-            raise UnexpectedAnswerError("the service gave an address that is no web address", status=200)
+            raise UnexpectedAnswerError(NO_ADDRESS, status=200)
         if scheme == "https":
             self._tls = self._tls or ssl.create_default_context()
             connection = _Secure(host, port, timeout=self._timeouts.connect, ssl_context=self._tls)

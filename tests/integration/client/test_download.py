@@ -186,6 +186,21 @@ def test_a_refusal_for_good_is_raised(
         client_of(far).download("f1", tmp_path / "copy")
 
 
+@pytest.mark.parametrize("location", ["http://127.0.0.1:99999/f1", "http://[::1/f1?signature=SECRET", "ftp://x/f1"])
+def test_an_address_that_is_none_is_told_without_quoting_it(
+    far: FarEnd, client_of: Clients, tmp_path: Path, location: str
+) -> None:
+    def misdirect(handler: Handler, route: str) -> bool:
+        if route == "content":
+            handler.answer(307, Location=location)
+        return route == "content"
+
+    far.before_call = misdirect
+
+    with pytest.raises(UnexpectedAnswerError, match=r"no web address$"):
+        client_of(far).download("f1", tmp_path / "copy")
+
+
 def test_a_store_that_never_sends_anything_is_given_up(
     far: FarEnd, client_of: Clients, stored: bytes, tmp_path: Path
 ) -> None:
