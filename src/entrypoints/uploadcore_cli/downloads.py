@@ -31,7 +31,7 @@ __all__ = ["get"]
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, and no progress.")
 @client_options
 def get(client: Client, file_id: str, output: Path | None, *, force: bool, as_json: bool) -> None:
-    """Download a file, compare it with its checksum, and only then let it take its name.
+    """Download a file, compare it with its checksum if it has one, and only then let it take its name.
 
     Goes on where an earlier call to the same place has ended.
     """
@@ -51,11 +51,13 @@ def get(client: Client, file_id: str, output: Path | None, *, force: bool, as_js
             "bytes": last.total,
             "bytes_resumed": last.resumed,
             "seconds": round(seconds, 3),
+            "verified": last.is_verified,
         }
         click.echo(json.dumps(document))
     else:
+        compared = "checksum verified" if last.is_verified else "no checksum to compare"
         click.echo(
-            f"{plain(str(path))}: {size(last.total)} in {duration(seconds)} ({rate(last.sent, seconds)}), checksum verified"
+            f"{plain(str(path))}: {size(last.total)} in {duration(seconds)} ({rate(last.sent, seconds)}), {compared}"
         )
 
 

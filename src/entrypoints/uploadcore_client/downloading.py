@@ -250,7 +250,7 @@ class Downloading:
                     file_id=file.id,
                 )
             partial.becomes_target(replace=replace)
-            report(_progress(file, partial))
+            report(_progress(file, partial, is_verified=file.checksum is not None))
         finally:
             connection.close()
             partial.close()
@@ -352,11 +352,12 @@ def _cut(name: str) -> str:
     return stem.decode(errors="ignore") + suffix  # a character that was cut in two goes whole
 
 
-def _progress(file: File, partial: _Partial) -> Progress:
+def _progress(file: File, partial: _Partial, *, is_verified: bool = False) -> Progress:
     return Progress(
         upload_id=file.id,
         done=partial.offset,
         total=file.size or 0,
         sent=partial.offset - partial.resumed,
         resumed=partial.resumed,
+        is_verified=is_verified,
     )

@@ -23,6 +23,7 @@ class Progress:
         parts_total: Parts in all; 0 before it is known.
         parts_resent: Parts that were begun more than once.
         resumed: What was there already when this call began.
+        is_verified: Of a download, at its end: what arrived was compared with the file's checksum. Stays `False` where the service names none.
     """
 
     upload_id: str
@@ -34,6 +35,7 @@ class Progress:
     parts_total: int = 0
     parts_resent: int = 0
     resumed: int = 0
+    is_verified: bool = False
 
 
 ProgressCallback = Callable[[Progress], None]
