@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import time
 from pathlib import Path
 
@@ -12,8 +11,8 @@ import click
 from uploadcore_cli.display import duration, plain, rate, size
 from uploadcore_cli.failures import CommandError, ExitStatus
 from uploadcore_cli.meters import Meters
-from uploadcore_cli.options import client_options
-from uploadcore_client import DEFAULT_URL, Client
+from uploadcore_cli.options import client_options, to_go_on
+from uploadcore_client import Client
 
 __all__ = ["get"]
 
@@ -42,7 +41,7 @@ def get(client: Client, file_id: str, output: Path | None, *, force: bool, as_js
             path = client.download(file_id, output, replace=force, progress=meters.update)
         except KeyboardInterrupt:
             meters.__exit__(None, None, None)
-            raise _stopped(client, file_id, output) from None
+            raise _stopped(client, file_id) from None
     seconds, last = time.monotonic() - began_at, meters.last
     if as_json:
         document = {
@@ -61,12 +60,9 @@ def get(client: Client, file_id: str, output: Path | None, *, force: bool, as_js
         )
 
 
-def _stopped(client: Client, file_id: str, output: Path | None) -> CommandError:
-    command = ["get", file_id]
-    command += [] if output is None else ["--output", str(output)]
-    command += [] if client.url == DEFAULT_URL else ["--url", client.url]
+def _stopped(client: Client, file_id: str) -> CommandError:
     return CommandError(
         "stopped. What has arrived is kept; to go on:",
         ExitStatus.INTERRUPTED,
-        advice=[f"  uploadcore {shlex.join(command)}"],
+        advice=[f"  {to_go_on(client, get, [file_id])}"],
     )

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from uploadcore_client import DEFAULT_URL, Client
 
-__all__ = ["DEFAULT_PARALLEL", "ByteCount", "client_options"]
+__all__ = ["DEFAULT_PARALLEL", "ByteCount", "client_options", "to_go_on"]
 
 T = TypeVar("T")
 
@@ -61,3 +63,20 @@ def client_options(command: Callable[..., T]) -> Callable[..., T]:
             return command(client, **given)
 
     return with_client
+
+
+def to_go_on(client: Client, command: click.Command, arguments: Iterable[str]) -> str:
+    """What to type to run `command` with these arguments and those options of the running command that it has too.
+
+    The address is among them wherever it came from. The token is not: it is a secret, and what is shown is copied and kept.
+    """
+    context = click.get_current_context()
+    words = ["uploadcore", command.name or "", *arguments]
+    for option in command.params:
+        name = option.name or ""
+        is_given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if isinstance(option, click.Option) and is_given and name not in {"url", "token"}:
+            words.append(max(option.opts, key=len))
+            words += [] if option.is_flag else [str(context.params[name])]
+    words += [] if client.url == DEFAULT_URL else ["--url", client.url]
+    return shlex.join(words)

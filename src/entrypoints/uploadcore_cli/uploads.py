@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -24,8 +23,8 @@ from uploadcore.states import UploadState
 from uploadcore_cli.display import duration, plain, rate, size
 from uploadcore_cli.failures import CommandError, ExitStatus, of_error
 from uploadcore_cli.meters import Meters
-from uploadcore_cli.options import DEFAULT_PARALLEL, ByteCount, client_options
-from uploadcore_client import DEFAULT_URL, Client, File, FileUnreadableError, Progress, Upload
+from uploadcore_cli.options import DEFAULT_PARALLEL, ByteCount, client_options, to_go_on
+from uploadcore_client import Client, File, FileUnreadableError, Progress, Upload
 
 __all__ = ["abort", "file_document", "ls", "resume", "upload"]
 
@@ -48,11 +47,14 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """One file to bring there: its name for people, how to do it, and the command that does it again."""
+    """One file to bring there: its name for people, and how to do it."""
 
     name: str
     run: Callable[[Callable[[Progress], None]], File]
-    again: Sequence[str]
+
+
+Advice = Callable[[Sequence[_Job], Progress], Sequence[str]]
+"""Which commands go on, when the first of these jobs was stopped there and the others were not tried."""
 
 
 @click.command()
@@ -101,9 +103,16 @@ def upload(
                 progress=progress,
             )
 
-        return _Job(str(path), run, ("upload", str(path)))
+        return _Job(str(path), run)
 
-    _run(client, [job(path) for path in files], as_json=as_json)
+    def advice(left: Sequence[_Job], last: Progress) -> Sequence[str]:
+        names = [each.name for each in left]
+        if not last.upload_id or sha256:  # which `resume` would not declare
+            return [to_go_on(client, upload, names)]
+        others = [to_go_on(client, upload, names[1:])] if names[1:] else []
+        return [to_go_on(client, resume, [last.upload_id]), *others]
+
+    _run([job(path) for path in files], advice, as_json=as_json)
 
 
 @click.command()
@@ -122,8 +131,10 @@ def resume(client: Client, upload_id: str | None, file: Path | None, *, as_json:
         return _Job(
             str(path or client.path_of(identifier) or identifier),
             lambda progress: client.resume(identifier, path, progress=progress),
-            ("resume", identifier, *([] if file is None else [str(file)])),
         )
+
+    def advice(_: Sequence[_Job], __: Progress) -> Sequence[str]:
+        return [to_go_on(client, resume, [each for each in (upload_id, file and str(file)) if each])]
 
     if upload_id is not None:
         jobs = [job(upload_id, file)]
@@ -131,7 +142,7 @@ def resume(client: Client, upload_id: str | None, file: Path | None, *, as_json:
         jobs = [job(identifier, path) for identifier, path in client.unfinished()]
     if not jobs and not as_json:
         click.echo(f"nothing is unfinished here for {client.url}", err=True)
-    _run(client, jobs, as_json=as_json)
+    _run(jobs, advice, as_json=as_json)
 
 
 @click.command()
@@ -173,7 +184,7 @@ def ls(client: Client, state: str | None, limit: int, *, as_json: bool) -> None:
 # --- running ------------------------------------------------------------------------------------------------------
 
 
-def _run(client: Client, jobs: Sequence[_Job], *, as_json: bool) -> None:
+def _run(jobs: Sequence[_Job], advice: Advice, *, as_json: bool) -> None:
     """One file after the other, each in parallel parts; tells of each. The first failure's status is the command's."""
     failed: ExitStatus | None = None
     with Meters(quiet=as_json) as meters:
@@ -184,7 +195,7 @@ def _run(client: Client, jobs: Sequence[_Job], *, as_json: bool) -> None:
                 file = job.run(meters.update)
             except KeyboardInterrupt:
                 meters.__exit__(None, None, None)
-                raise _stopped(client, meters.last, job, jobs[index + 1 :]) from None
+                raise _stopped(meters.last, advice(jobs[index:], meters.last)) from None
             except UploadCoreError as exc:
                 failure = of_error(exc)
                 status = failure.status
@@ -238,15 +249,12 @@ def _tell_untried(jobs: Sequence[_Job]) -> None:
         click.echo(f"uploadcore: not tried: {', '.join(plain(job.name) for job in jobs)}", err=True)
 
 
-def _stopped(client: Client, last: Progress, job: _Job, untried: Sequence[_Job]) -> CommandError:
-    """What to say after Ctrl-C: what is there, and the exact command that goes on."""
-    options = [] if client.url == DEFAULT_URL else ["--url", client.url]
-    commands = [("resume", last.upload_id, *options) if last.upload_id else (*job.again, *options)]
-    if untried and untried[0].again[0] == "upload":
-        commands.append(("upload", *(each.again[1] for each in untried), *options))
-    lines = [f"  uploadcore {shlex.join(command)}" for command in commands]
+def _stopped(last: Progress, commands: Sequence[str]) -> CommandError:
+    """What to say after Ctrl-C: what is there, and the exact commands that go on."""
     stays = f"{size(last.done)} of {size(last.total)} have arrived and stay there; " if last.upload_id else ""
-    return CommandError(f"stopped. {stays}to go on:", ExitStatus.INTERRUPTED, advice=lines)
+    return CommandError(
+        f"stopped. {stays}to go on:", ExitStatus.INTERRUPTED, advice=[f"  {command}" for command in commands]
+    )
 
 
 # --- showing ------------------------------------------------------------------------------------------------------
