@@ -92,7 +92,7 @@ class SigningCredentials:
             return
         # Shielded: others wait for the same.
         failure = await asyncio.shield(renewal)
-        if failure is not None and not self._signs_at(now):
+        if failure is not None:
             raise failure
 
     async def _renew(self) -> StoreUnavailableError | None:

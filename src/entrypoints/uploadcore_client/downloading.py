@@ -133,9 +133,8 @@ class _Partial:
             os.link(self.path, self._target)
         except FileExistsError:
             raise TargetExistsError(self._target) from None
-        except (
-            OSError
-        ):  # no hard links here, as on FAT and some network drives; or a reason that a rename meets as well
+        except OSError:
+            # No hard links here, as on FAT and some network drives; or a reason that a rename meets as well.
             if os.path.lexists(self._target):
                 raise TargetExistsError(self._target) from None
             os.replace(self.path, self._target)

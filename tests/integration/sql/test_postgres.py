@@ -262,7 +262,13 @@ async def test_one_statement_sees_one_moment(emptied: SqlDatabase) -> None:
 # --- single calls -------------------------------------------------------------------------------------------------
 
 
-async def test_a_single_call_needs_no_round_trips_to_begin_and_end(emptied: SqlDatabase) -> None:
+async def test_a_single_call_needs_no_round_trips_to_begin_and_end(
+    emptied: SqlDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def not_now() -> None:
+        """Others are told of events by a transaction of its own, at any moment after."""
+
+    monkeypatch.setattr(backend_of(emptied)._wake, "_notify", not_now)
     upload = await add(emptied, "a")
     said: list[str] = []  # what is sent without being prepared
     engine = backend_of(emptied)._writing
