@@ -244,11 +244,8 @@ class Relay:
             if task is None or task.cancelling():
                 raise
             return self._failed(delivery, retry, DeliveryError("the publisher's own work was cancelled"))
-        except DeliveryError as exc:
-            asked = timedelta(seconds=min(LONGEST_RETRY.total_seconds(), exc.retry_after))
-            return self._failed(delivery, None if retry is None else max(retry, asked), exc)
         except Exception as exc:  # noqa: BLE001 - a publisher may be the host's code; any failure of it only means: not delivered
-            return self._failed(delivery, retry, exc)
+            return self._failed(delivery, _no_sooner_than_asked(retry, exc), exc)
         return delivery
 
     @staticmethod
@@ -322,6 +319,14 @@ class Relay:
 
 _Tried = Delivery | FailedDelivery
 """What became of a delivery: as it was claimed, if it has arrived."""
+
+
+def _no_sooner_than_asked(retry: timedelta | None, failure: Exception) -> timedelta | None:
+    """When to try again, as the receiver wants it. What is no number of seconds, from a host's own publisher, says nothing."""
+    asked = getattr(failure, "retry_after", 0.0) if isinstance(failure, DeliveryError) else 0.0
+    if retry is None or not isinstance(asked, int | float) or not asked > 0:
+        return retry
+    return max(retry, timedelta(seconds=min(LONGEST_RETRY.total_seconds(), asked)))
 
 
 def _counted(report: DeliveryReport, tried: Sequence[_Tried]) -> DeliveryReport:

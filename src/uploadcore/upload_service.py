@@ -153,11 +153,19 @@ class UploadService:
             checksum=checksum,
             part_size=part_size,
         )
-        upload = await self._opened(await self._initiation.recorded(asked, idempotency_key), idempotency_key)
+        upload = await self._initiation.recorded(asked, idempotency_key)
         parts: tuple[SignedPart, ...] = ()
-        if sign and upload.state is UploadState.UPLOADING and self._url_life(upload) > timedelta(0):
-            count = upload.plan.part_count or upload.plan.max_parts
-            parts = await self._signed(upload, range(1, min(sign, count) + 1), NO_CHECKSUMS, NO_LENGTHS)
+        try:
+            upload = await self._opened(upload, idempotency_key)
+            if sign and upload.state is UploadState.UPLOADING and self._url_life(upload) > timedelta(0):
+                count = upload.plan.part_count or upload.plan.max_parts
+                parts = await self._signed(upload, range(1, min(sign, count) + 1), NO_CHECKSUMS, NO_LENGTHS)
+        except asyncio.CancelledError:
+            if idempotency_key is None:  # nobody can come back to it
+                with suppress(UploadCoreError):
+                    upload = await self._steps.read(upload.id)
+                    await self._steps.save(upload.abort_requested(self._steps.lease))
+            raise
         return UploadView.of(upload, parts)
 
     async def _opened(self, upload: Upload, key: str | None) -> Upload:
@@ -167,14 +175,8 @@ class UploadService:
                 upload = await self._steps.open(upload)
             except VersionConflictError:
                 upload = await self._initiation.replayed(upload.id)
-            except asyncio.CancelledError:
-                if key is None:  # nobody can come back to it
-                    with suppress(UploadCoreError):
-                        upload = await self._steps.read(upload.id)
-                        await self._steps.save(upload.abort_requested(self._steps.lease))
-                raise
             except StoreUnavailableError as exc:
-                if key is None:  # likewise
+                if key is None:  # nobody can come back to it
                     with suppress(UploadCoreError):
                         await self.abort(upload.id, owner=upload.owner)
                     raise

@@ -380,7 +380,10 @@ class Reference:
             life.now.state is not S.COMPLETED or life.content is None or new.size != len(life.content)
         ):
             self.broken(9, f"file {new.id} is available, and its upload is {life.now.state}")
-        if new.status is FileStatus.FAILED and life.now.state not in {S.ABORTED, S.EXPIRED, S.FAILED}:
+        is_failing = (
+            new.status is FileStatus.FAILED is not old.status
+        )  # one that was found damaged may be changed still
+        if is_failing and life.now.state not in {S.ABORTED, S.EXPIRED, S.FAILED}:
             self.broken(9, f"file {new.id} has failed, and its upload is {life.now.state}")
         if new.status is FileStatus.DELETED:
             looks = self._looks[operation, life.now.address.key]

@@ -161,7 +161,7 @@ class WebhookPublisher:
             return (
                 float(told) if told.isdecimal() else (parsedate_to_datetime(told) - self._clock.now()).total_seconds()
             )
-        except (TypeError, ValueError):  # no date, or one without a zone
+        except (TypeError, ValueError, OverflowError):  # no date, or one without a zone
             return 0.0
 
     def _headers(self, event_id: str, body: str) -> list[tuple[str, str]]:

@@ -234,7 +234,7 @@ class Downloading:
         with _mapped(target or Path()):
             place = _place(target, file)
         with _mapped(place):
-            if place.exists() and not replace:
+            if os.path.lexists(place) and not replace:
                 raise TargetExistsError(place)
         partial = _Partial(place, file)
         connection = Connection(self._session.cancellation, self._wiring.timeouts, self._wiring.tls)

@@ -127,6 +127,7 @@ async def test_any_other_answer_is_no_delivery(receiver: Receiver, publisher: We
         ("120", 120.0),
         ("Thu, 01 Jan 2026 12:02:00 GMT", 120.0),
         ("soon", 0.0),
+        ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", 0.0),
         ("-5", 0.0),
         ("Thu, 01 Jan 2026 12:02:00", 0.0),
     ],

@@ -529,6 +529,28 @@ async def test_a_call_without_a_key_that_is_cancelled_is_given_up_and_frees_its_
     await rig.begin()
 
 
+async def test_a_call_without_a_key_that_is_cancelled_as_it_signs_is_given_up_too(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached = asyncio.Event()
+
+    async def hang(*_: object, **__: object) -> None:
+        reached.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(rig.store, "presign_parts", hang)
+    caller = asyncio.ensure_future(rig.begin(sign=2))
+    await reached.wait()
+
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    rig.after(minutes=5)
+    await rig.core.sweep()
+
+    assert rig.only().state is UploadState.ABORTED
+
+
 async def test_a_call_with_a_key_that_is_cancelled_can_be_made_again(rig: Rig) -> None:
     held = rig.store.faults.hold("create_multipart")
     caller = asyncio.ensure_future(rig.begin(idempotency_key="k"))

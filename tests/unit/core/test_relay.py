@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -536,6 +537,20 @@ async def test_nothing_is_delivered_sooner_than_its_receiver_says(
 
     rig.after(seconds=waited - 1)
     assert (await rig.core.relay()).delivered == 0
+    rig.after(seconds=1)
+    assert (await rig.core.relay()).delivered == 1
+
+
+@pytest.mark.parametrize("asked", [None, "30", float("-inf"), float("nan"), -5])
+async def test_a_publisher_that_asks_for_no_time_holds_up_nobody_else(
+    rig: Rig, publisher: MemoryEventPublisher, asked: Any
+) -> None:
+    publisher.fail_with = DeliveryError("not now", retry_after=asked)
+    await rig.completed()
+
+    assert (await rig.core.relay()).failed == 1
+
+    publisher.fail_with = None
     rig.after(seconds=1)
     assert (await rig.core.relay()).delivered == 1
 
