@@ -270,6 +270,24 @@ def appears(target: Path) -> Callable[[Handler], bool]:
     return before_content
 
 
+def test_a_name_that_a_link_to_nowhere_has_is_refused_before_anything_is_fetched(
+    far: FarEnd, client_of: Clients, stored: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "copy").symlink_to(tmp_path / "nowhere")
+    fetched: list[Handler] = []
+
+    def note(handler: Handler) -> bool:
+        fetched.append(handler)
+        return False
+
+    far.before_content = note
+
+    with pytest.raises(TargetExistsError):
+        client_of(far).download("f1", tmp_path / "copy")
+
+    assert fetched == []
+
+
 def test_a_file_that_appears_meanwhile_stays_unless_it_may_be_replaced(
     far: FarEnd, client_of: Clients, stored: bytes, tmp_path: Path
 ) -> None:
