@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
 
+from tests.unit.core.rig import until
 from uploadcore.errors import StoreUnavailableError
 from uploadcore_memory import ManualClock
 from uploadcore_s3.credentials import MARGIN, SigningCredentials
@@ -43,15 +43,6 @@ def issuer() -> Issuer:
 @pytest.fixture
 def held(issuer: Issuer) -> SigningCredentials:
     return SigningCredentials(issuer, issuer.clock)
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """Let others run until it holds."""
-    for _ in range(10_000):
-        if holds():
-            return
-        await asyncio.sleep(0)
-    raise AssertionError("it never came to that")
 
 
 async def test_who_has_credentials_that_sign_waits_for_no_longer_ones_that_do_not_come(

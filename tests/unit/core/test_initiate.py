@@ -513,15 +513,20 @@ async def test_after_a_store_failure_a_retry_with_the_key_goes_on_at_once(rig: R
     assert len(rig.database.inner.uploads) == 1
 
 
+async def gone_away(caller: asyncio.Future[UploadView]) -> None:
+    """Whoever called is cancelled, and is told nothing."""
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+
+
 async def test_a_call_without_a_key_that_is_cancelled_is_given_up_and_frees_its_quota() -> None:
     rig = Rig(limits=Admission(max_open_uploads=1))
     held = rig.store.faults.hold("create_multipart")
     caller = asyncio.ensure_future(rig.begin())
     await held.reached.wait()
 
-    caller.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await caller
+    await gone_away(caller)
     rig.after(minutes=5)
     await rig.core.sweep()
 
@@ -542,9 +547,7 @@ async def test_a_call_without_a_key_that_is_cancelled_as_it_signs_is_given_up_to
     caller = asyncio.ensure_future(rig.begin(sign=2))
     await reached.wait()
 
-    caller.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await caller
+    await gone_away(caller)
     rig.after(minutes=5)
     await rig.core.sweep()
 
@@ -556,9 +559,7 @@ async def test_a_call_with_a_key_that_is_cancelled_can_be_made_again(rig: Rig) -
     caller = asyncio.ensure_future(rig.begin(idempotency_key="k"))
     await held.reached.wait()
 
-    caller.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await caller
+    await gone_away(caller)
 
     assert (await rig.begin(idempotency_key="k")).id == rig.only().id
     assert rig.only().state is UploadState.UPLOADING
