@@ -78,9 +78,8 @@ class Completing:
         if upload.strategy is Strategy.SINGLE:
             _check_word(upload, checksum, ledger.parts[0])
         elif checksum is not None and not self._store.capabilities.forgets_completed:
-            _check_word(
-                upload, checksum, await self._store.head(upload.address)
-            )  # parts are listed of what stands already, too
+            # Parts are listed of what stands already, too.
+            _check_word(upload, checksum, await self._store.head(upload.address))
         return self._steps.expected_of_parts(upload, ledger, checksum), ledger.parts
 
     async def expire(self, upload: Upload) -> None:
