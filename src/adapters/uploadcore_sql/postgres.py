@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from uploadcore.errors import DatabaseUnavailableError
 from uploadcore.ports import Transaction
-from uploadcore_sql.postgres_errors import MIGRATE, map_exceptions
+from uploadcore_sql.postgres_errors import DRIVER_ERRORS, MIGRATE, map_exceptions
 from uploadcore_sql.postgres_pulse import QUESTION, Pulse
 from uploadcore_sql.postgres_session import PostgresSession, SingleCall, Underway
 from uploadcore_sql.postgres_url import PostgresUrl
@@ -264,5 +264,5 @@ def _refuse_if_dead(connection: Any, record: Any, proxy: Any) -> None:
             connection.run_async(lambda driver: driver.execute("SELECT 1", timeout=PING_TIMEOUT))
         except TimeoutError as exc:  # and so with all others that are as old: they are not asked one by one
             raise InvalidatePoolError from exc
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as exc:
+        except (*DRIVER_ERRORS, OSError) as exc:
             raise DisconnectionError from exc

@@ -15,9 +15,12 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from uploadcore.errors import DatabaseUnavailableError, InvalidRequestError, VersionConflictError
 
-__all__ = ["MIGRATE", "map_exceptions"]
+__all__ = ["DRIVER_ERRORS", "MIGRATE", "map_exceptions"]
 
 MIGRATE = "run 'uploadcore migrate'"
+DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""All that the driver raises, but for what the system says of a socket. The last: the server has said that it ends the connection, and the end
+itself has not come; or no server is what `target_session_attrs` asks for, as none is for a while when one takes over from another."""
 
 _ADVICE = {
     "53100": "the server's disk is full: make room, then try again",
@@ -69,7 +72,7 @@ def map_exceptions() -> Iterator[None]:
     except PendingRollbackError as exc:  # it broke where something was still to be ended
         told = "the database can't be used: the connection was lost: try again"
         raise DatabaseUnavailableError(told, is_away=True) from exc
-    except (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError) as exc:
+    except (DBAPIError, *DRIVER_ERRORS) as exc:
         _raise_mapped(exc)
     except TimeoutError as exc:
         raise DatabaseUnavailableError("the database did not answer in time: try again", is_away=True) from exc
@@ -92,6 +95,9 @@ def _raise_mapped(error: Exception) -> NoReturn:
         raise error
     if isinstance(cause, asyncpg.ClientConfigurationError):
         raise DatabaseUnavailableError("the options of the database's URL can't be used together") from error
+    if isinstance(cause, asyncpg.TargetServerAttributeNotMatched):
+        told = "no server is what target_session_attrs asks for: try again, one may be taking over"
+        raise DatabaseUnavailableError(told, is_away=True) from error
     told = str(cause.args[0]) if cause.args else type(cause).__name__
     advice = _ADVICE.get(code) or ("" if code else "the connection was lost: try again")
     because = f"{advice} ({told})" if advice else told

@@ -13,6 +13,7 @@ import asyncpg
 from uploadcore.errors import UploadCoreError
 from uploadcore.system import SystemClock
 from uploadcore.waking import woken
+from uploadcore_sql.postgres_errors import DRIVER_ERRORS
 
 __all__ = ["CHANNEL", "PostgresWake"]
 
@@ -26,9 +27,6 @@ PING_EVERY = 15.0
 PING_TIMEOUT = 2.0
 RECONNECT_AFTER = 5.0
 """Seconds. Until then, and behind a pooler that shares sessions, polling has to do."""
-LOST = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
-"""What the driver raises where there is no connection. An error of the client is also that no server is what `target_session_attrs` asks for,
-as none is for a while when one takes over from another."""
 
 
 class PostgresWake:
@@ -108,7 +106,7 @@ class PostgresWake:
         while True:
             try:
                 await self._listen_once()
-            except LOST as exc:
+            except (*DRIVER_ERRORS, OSError) as exc:
                 log.info("the connection that hears of events was lost, and is made again: %s", type(exc).__name__)
             except Exception:
                 log.exception("listening for events: a defect")

@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import pytest
@@ -16,8 +17,12 @@ from tests.servers.postgres import ExternalPostgres, PostgresServer
 from uploadcore.errors import DatabaseUnavailableError
 from uploadcore.testing import make_upload
 from uploadcore_sql import SqlDatabase
+from uploadcore_sql.postgres import PostgresBackend
+from uploadcore_sql.postgres_pulse import Pulse
 
 HOUR = timedelta(hours=1)
+TERMINATE = b"X\x00\x00\x00\x04"
+"""A client's last message. Source: PostgreSQL documentation, "Message Formats"."""
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +44,59 @@ async def database(frail: PostgresServer) -> AsyncIterator[SqlDatabase]:
     await database.close()
 
 
+class EndlessRelay:
+    """Between us and the server, and does not say when the server's end of a connection has ended: as a network that loses it."""
+
+    def __init__(self, socket: str, database: str) -> None:
+        self.database = database
+        self.has_ended = asyncio.Event()
+        self._socket = socket
+
+    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_unix_connection(self._socket)
+
+        async def answer() -> None:
+            while piece := await far_reader.read(65536):
+                writer.write(piece)
+            self.has_ended.set()
+
+        answering = asyncio.create_task(answer())
+        while (piece := await reader.read(65536)) not in (b"", TERMINATE):
+            far_writer.write(piece)
+        answering.cancel()
+        for end in (writer, far_writer):
+            end.transport.abort()
+
+
+@pytest.fixture
+async def far(frail: PostgresServer) -> EndlessRelay:
+    url = urlsplit(await asyncio.to_thread(frail.new_database))
+    (folder,) = parse_qs(url.query)["host"]
+    await SqlDatabase(url.geturl()).migrate()
+    return EndlessRelay(f"{folder}/.s.PGSQL.5432", url.path)
+
+
+@pytest.fixture
+async def far_database(far: EndlessRelay, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SqlDatabase]:
+    """A database at the other end of it."""
+    monkeypatch.setattr(Pulse, "start", lambda self: None)  # it would make connections whenever it likes
+    server = await asyncio.start_server(far.converse, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    database = SqlDatabase(f"postgresql://postgres@127.0.0.1:{port}{far.database}?sslmode=disable&pool_size=1")
+    await database.open()
+    yield database
+    await database.close()
+    server.close()
+    await server.wait_closed()
+
+
 async def add(database: SqlDatabase, name: str) -> None:
     async with database.transaction() as tx:
         await tx.uploads.add(make_upload(name), lifetime=HOUR, lease=None)
 
 
-async def has(database: SqlDatabase, name: str) -> bool:
-    async with database.reader(single=True) as tx:
+async def has(database: SqlDatabase, name: str, *, single: bool = True) -> bool:
+    async with database.reader(single=single) as tx:
         return await tx.uploads.get(name) is not None
 
 
@@ -84,8 +135,41 @@ async def test_connections_that_were_cut_while_idle_are_not_noticed(
 ) -> None:
     await asyncio.gather(*(add(database, name) for name in "abcd"))
     await cut(frail)
+    backend = database._backend
+    assert isinstance(backend, PostgresBackend)
+    while not all(connection.is_closed() for connection in backend._connections):  # noqa: ASYNC110 - nor does the driver
+        await asyncio.sleep(0)  # the server has closed them: the news is on its way
     assert [await has(database, name) for name in "abcd"] == [True] * 4
     await add(database, "e")
+
+
+@pytest.mark.parametrize("single", [True, False])
+async def test_a_connection_whose_end_was_announced_and_never_came_is_told_of_once(
+    far_database: SqlDatabase, frail: PostgresServer, far: EndlessRelay, *, single: bool
+) -> None:
+    await add(far_database, "a")
+    await cut(frail)
+    await far.has_ended.wait()
+    with pytest.raises(DatabaseUnavailableError, match="connection was lost") as caught:
+        await has(far_database, "a", single=single)
+    assert caught.value.is_away
+    assert await has(far_database, "a", single=single)
+
+
+@pytest.mark.parametrize("single", [True, False])
+async def test_one_that_is_asked_first_because_it_was_idle_for_long_is_not_noticed(
+    far_database: SqlDatabase,
+    frail: PostgresServer,
+    far: EndlessRelay,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    single: bool,
+) -> None:
+    monkeypatch.setattr("uploadcore_sql.postgres.IDLE_BEFORE_PING", 0)
+    await add(far_database, "a")
+    await cut(frail)
+    await far.has_ended.wait()
+    assert await has(far_database, "a", single=single)
 
 
 @pytest.mark.parametrize("at", ["statement", "commit"])
@@ -126,3 +210,11 @@ async def test_a_server_that_hangs_is_not_waited_for_for_ever(database: SqlDatab
             await add(database, "b")
         await add(database, "c")  # on a new connection
     assert await has(database, "c")
+
+
+async def test_no_server_being_what_is_asked_for_is_told_as_the_database_being_away(frail: PostgresServer) -> None:
+    url = await asyncio.to_thread(frail.new_database)
+    await SqlDatabase(url).migrate()
+    with pytest.raises(DatabaseUnavailableError, match="target_session_attrs") as caught:
+        await SqlDatabase(f"{url}&target_session_attrs=standby").open()
+    assert caught.value.is_away
