@@ -5,7 +5,7 @@ A run ends with a table of which adapter ran against which server, and with a sc
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -109,10 +109,12 @@ def server_of(kind: str, request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(request: pytest.FixtureRequest) -> ExternalPostgres:
-    """A PostgreSQL in which databases can be made."""
+def postgres_server(request: pytest.FixtureRequest) -> Iterator[ExternalPostgres]:
+    """A PostgreSQL in which databases can be made. Where the rest of the suite leaves it no processor for seconds, it is not taken to be away."""
     server: ExternalPostgres = server_of("postgres", request)
-    return server
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("uploadcore_sql.postgres_pulse.SILENCE", 30.0)
+        yield server
 
 
 @pytest.fixture(scope="session")

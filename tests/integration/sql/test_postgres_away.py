@@ -19,8 +19,10 @@ from uploadcore.diagnosis import Verdict
 from uploadcore.errors import DatabaseUnavailableError
 from uploadcore.testing import make_upload
 from uploadcore_app import examine, load_settings
-from uploadcore_sql import SqlDatabase
+from uploadcore_sql import SqlDatabase, postgres_pulse
 
+SILENCE = postgres_pulse.SILENCE
+"""As it is: other modules' servers are given more time."""
 SOON = 5.0
 """Seconds. Promised are 2 for an answer, and 5 until it goes on; on a machine where eight others test as well, more."""
 
@@ -31,6 +33,11 @@ def frail() -> Iterator[PostgresServer]:
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres_pulse, "SILENCE", SILENCE)
 
 
 @pytest.fixture
