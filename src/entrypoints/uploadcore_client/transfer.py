@@ -116,15 +116,18 @@ class Transfer:
         Raises:
             FileChangedError: The file is no longer what it was.
             TransferCancelledError: It was cut.
+            UploadClosedError: It was completed before, and its file has other content now.
             UploadCoreError: What service or store refused. The upload can be taken up again unless it says that it is closed.
         """
         file = self._answered() if self._upload.state != UploadState.UPLOADING else None
-        if file is None:
+        if file is not None:
+            self._check_replaced(file)
+        else:
             if not self._is_new:
                 self._recall()
             report(self.meter.reading())  # whoever stops it at once wants to know which upload it is
             file = self.session.retrying(lambda: self._round_and_complete(report))
-        self._check(file)
+            self._check(file)
         self._table.assembled()
         report(self.meter.reading())
         return file
@@ -202,6 +205,16 @@ class Transfer:
             return
         if theirs != to_checksum(self._table.crc(self._read)):
             raise ChecksumMismatchError("the file at the store is not the one that was sent", file_id=file.id)
+
+    def _check_replaced(self, file: File) -> None:
+        try:
+            self._check(file)
+        except ChecksumMismatchError as exc:
+            raise UploadClosedError(
+                upload_id=self._upload.id,
+                state=UploadState.COMPLETED,
+                reason="its file has other content now: upload again to send this",
+            ) from exc
 
     def _body(self, number: int, view: memoryview, stage: Round) -> PartBody:
         return PartBody(

@@ -297,8 +297,9 @@ class Handler(BaseHTTPRequestHandler):
             far.assembly_polls -= 1
             self.say({"upload": far.document(upload), "file": None}, 202, Retry_After="0")
             return
-        upload.state = "completed"
-        far.files[f"file-{upload.id}"] = whole
+        if upload.state != "completed":  # else the file may have been replaced since
+            upload.state = "completed"
+            far.files[f"file-{upload.id}"] = whole
         self.say({"upload": far.document(upload), "file": far.file_document(f"file-{upload.id}")})
 
     def content(self, whole: bytes) -> None:

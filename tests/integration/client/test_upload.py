@@ -582,6 +582,23 @@ def test_resume_refuses_a_completed_upload_whose_file_was_deleted_since(
     assert client.unfinished() == []
 
 
+@pytest.mark.parametrize("content", [b"short", bytes(5 * MIB + 123)], ids=["of another size", "of the same size"])
+def test_a_completed_upload_whose_file_has_another_version_since_is_begun_anew_when_asked_again(
+    far: FarEnd, client_of: Clients, blob: Blobs, content: bytes
+) -> None:
+    path = blob()
+    completed_silently(far, client_of(far), path)
+    far.files["file-u1"] = content
+
+    with pytest.raises(UploadClosedError, match="has other content"):
+        client_of(far).upload(path)
+
+    file = client_of(far).upload(path)
+    assert file.id == "file-u2"
+    assert content_of(far, "file-u1") == content
+    assert content_of(far, "file-u2") == path.read_bytes()
+
+
 def test_a_file_deleted_while_it_was_being_completed_is_no_success(
     far: FarEnd, client_of: Clients, blob: Blobs
 ) -> None:
