@@ -18,8 +18,8 @@ from uploadcore_client.downloading import Downloading
 from uploadcore_client.journal import Journals, state_directory
 from uploadcore_client.progress import Progress, ProgressCallback
 from uploadcore_client.retry import RetryBudget, RetryPolicy
+from uploadcore_client.sending import Wiring
 from uploadcore_client.tracing import span
-from uploadcore_client.transfer import Wiring
 from uploadcore_client.uploading import Uploading, Wish
 from uploadcore_client.wire import File, Upload
 

@@ -29,7 +29,7 @@ from uploadcore_client.errors import FileUnwritableError, TargetExistsError, Tra
 from uploadcore_client.locking import is_at, try_lock
 from uploadcore_client.progress import Progress, ProgressCallback
 from uploadcore_client.retry import TransientError
-from uploadcore_client.transfer import BUFFER_SIZE, REPORT_INTERVAL, Wiring
+from uploadcore_client.sending import BUFFER_SIZE, REPORT_INTERVAL, Wiring
 from uploadcore_client.wire import File
 
 __all__ = ["Downloading"]

@@ -25,9 +25,10 @@ from uploadcore_client.errors import FileChangedError
 from uploadcore_client.hashing import Sha256Reading
 from uploadcore_client.journal import Identity, Journal, Journals
 from uploadcore_client.progress import Meter, ProgressCallback
+from uploadcore_client.sending import Wiring
 from uploadcore_client.signing import batch_size
 from uploadcore_client.source import SourceFile
-from uploadcore_client.transfer import Transfer, Wiring
+from uploadcore_client.transfer import Transfer
 from uploadcore_client.wire import File, Upload
 
 __all__ = ["Uploading", "Wish"]
