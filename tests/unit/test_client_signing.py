@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -37,7 +37,7 @@ class Signer:
 
     def until_asked(self, times: int) -> None:
         with self.signed:
-            assert self.signed.wait_for(lambda: len(self.asked) >= times, timeout=5)
+            assert self.signed.wait_for(lambda: len(self.asked) >= times, timeout=30)
 
 
 def test_the_next_batch_is_fetched_while_one_is_used() -> None:
@@ -110,7 +110,7 @@ def test_threads_that_need_the_same_batch_ask_once() -> None:
     signer = Signer()
 
     def slow(numbers: Sequence[int]) -> tuple[list[SignedPart], datetime]:
-        may_go.wait(5)
+        may_go.wait(30)
         return signer(numbers)
 
     urls = SignedUrls(slow, batch=8)
@@ -121,10 +121,64 @@ def test_threads_that_need_the_same_batch_ask_once() -> None:
         thread.start()
     may_go.set()
     for thread in threads:
-        thread.join(5)
+        thread.join(30)
 
     assert sorted(got) == [1, 2, 3, 4]
     assert sorted(number for batch in signer.asked for number in batch) == list(range(1, 9))
+
+
+class Lock:
+    """A lock, after whose first release something happens before anything else."""
+
+    def __init__(self, then: Callable[[], object]) -> None:
+        self._lock = threading.Lock()
+        self._then = [then]
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+        if self._then:
+            self._then.pop()()
+
+
+def test_a_batch_that_arrives_while_it_is_looked_for_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    may_go, signer = threading.Event(), Signer()
+
+    def slow(numbers: Sequence[int]) -> tuple[list[SignedPart], datetime]:
+        signed = signer(numbers)
+        assert may_go.wait(30)
+        return signed
+
+    urls = SignedUrls(slow, batch=4)
+    urls.plan([1, 2])
+    first = threading.Thread(target=urls.get, args=(1,))
+    first.start()
+    signer.until_asked(1)
+
+    def arrive() -> None:
+        may_go.set()
+        first.join()
+
+    monkeypatch.setattr(urls, "_lock", Lock(arrive))
+
+    assert urls.get(2).part_number == 2
+    assert signer.asked == [[1, 2]]
+
+
+def test_a_url_that_has_come_is_used_though_all_are_dropped_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    urls = SignedUrls(Signer(), batch=2)
+    urls.plan([1, 2])
+    arrived = urls._arrived
+
+    def dropped(numbers: list[int]) -> None:
+        arrived(numbers)
+        urls.drop_all()
+
+    monkeypatch.setattr(urls, "_arrived", dropped)
+
+    assert urls.get(1).part_number == 1
 
 
 def test_what_the_service_answers_instead_reaches_who_asked_and_the_next_call_asks_again() -> None:

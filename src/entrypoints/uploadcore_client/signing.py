@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime
 
@@ -42,7 +42,7 @@ class SignedUrls:
         self._batch = batch
         self._lock = threading.Lock()
         self._ready: dict[int, tuple[SignedPart, float]] = {}
-        self._coming: dict[int, Future[None]] = {}
+        self._coming: dict[int, Future[Mapping[int, SignedPart]]] = {}
         self._unsigned: deque[int] = deque()
 
     def plan(self, part_numbers: Iterable[int]) -> None:
@@ -63,18 +63,20 @@ class SignedUrls:
         Raises:
             UploadCoreError: What the service answered instead.
         """
-        signed = self._alive(part_number)
+        numbers: list[int] = []
+        with self._lock:
+            # In one step: what is on its way at one look and has arrived before the next would be asked for twice.
+            signed, coming = self._alive(part_number), self._coming.get(part_number)
+            if signed is None and coming is None:
+                numbers = self._claimed(part_number)
+                coming = self._promised(numbers)
         if signed is None:
-            with self._lock:
-                coming = self._coming.get(part_number)
-                numbers = [] if coming is not None else self._claimed(part_number)
-                coming = coming or self._promised(numbers)
+            assert coming is not None, "promised above"
             if numbers:
                 self._fetch(numbers, coming)
-            coming.result()
-            with self._lock:
-                # Used as it is, however short its life: the service does not give a longer one.
-                signed = self._ready.get(part_number, (None, 0.0))[0]
+            # Used as it is, however short its life: the service does not give a longer one. Not looked for among what is ready: another part
+            # may have had all dropped meanwhile.
+            signed = coming.result().get(part_number)
             if signed is None:
                 raise UnexpectedAnswerError(f"the service gave no URL for part {part_number}", status=200)
         self._look_ahead()
@@ -91,12 +93,12 @@ class SignedUrls:
             self._ready.clear()
 
     def _alive(self, part_number: int) -> SignedPart | None:
-        with self._lock:
-            signed, until = self._ready.get(part_number, (None, 0.0))
-            if signed is not None and until - time.monotonic() > LEEWAY:
-                return signed
-            self._ready.pop(part_number, None)
-            return None
+        """A URL that is ready and lives for a while; the caller holds the lock."""
+        signed, until = self._ready.get(part_number, (None, 0.0))
+        if signed is not None and until - time.monotonic() > LEEWAY:
+            return signed
+        self._ready.pop(part_number, None)
+        return None
 
     def _look_ahead(self) -> None:
         """Ask for the next batch once half of one is left and none is on its way."""
@@ -117,12 +119,12 @@ class SignedUrls:
                 numbers.append(number)
         return numbers
 
-    def _promised(self, numbers: list[int]) -> Future[None]:
-        coming: Future[None] = Future()
+    def _promised(self, numbers: list[int]) -> Future[Mapping[int, SignedPart]]:
+        coming: Future[Mapping[int, SignedPart]] = Future()
         self._coming.update(dict.fromkeys(numbers, coming))
         return coming
 
-    def _fetch(self, numbers: list[int], coming: Future[None]) -> None:
+    def _fetch(self, numbers: list[int], coming: Future[Mapping[int, SignedPart]]) -> None:
         """Ask for a batch. Never raises: whoever waits for it does, and what nobody waits for is asked for again."""
         try:
             parts, server_time = self._sign(numbers)
@@ -134,7 +136,7 @@ class SignedUrls:
         else:
             self.add(parts, server_time)
             self._arrived(numbers)
-            coming.set_result(None)
+            coming.set_result({part.part_number: part for part in parts})
 
     def _arrived(self, numbers: list[int]) -> None:
         with self._lock:
