@@ -28,7 +28,7 @@ def client_of(tmp_path: Path) -> Iterator[Callable[..., Client]]:
 
     def make(far: FarEnd, **options: Any) -> Client:
         options.setdefault("retry", RetryPolicy(attempts=6, initial=0.001, longest=0.01))
-        options.setdefault("timeouts", Timeouts(connect=2.0, stall=2.0, answer=2.0))
+        options.setdefault("timeouts", Timeouts(connect=30.0, stall=30.0, answer=30.0))
         made.append(Client(far.url, state_dir=tmp_path / "state", **options))
         return made[-1]
 

