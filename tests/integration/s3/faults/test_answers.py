@@ -81,7 +81,7 @@ async def test_what_passes_is_asked_again(
 async def test_a_store_that_says_slow_down_is_asked_again_within_the_budget_and_no_longer(
     bench_of: Callable[..., Any], far: ScriptedS3, times: int
 ) -> None:
-    bench: Bench = await bench_of(timeouts=Timeouts(retries=1.0))
+    bench: Bench = await bench_of(timeouts=Timeouts(retries=3.0))
     far.always("head", refuses(503, "SlowDown"))
 
     async with at_most(20):

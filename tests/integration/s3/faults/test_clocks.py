@@ -19,7 +19,8 @@ from uploadcore_s3.store_clock import SAMPLES, StoreClock
 
 ADDRESS = Address(BUCKET, "up/a", "storage-1")
 OFFSETS = [timedelta(minutes=14), timedelta(minutes=-14), timedelta(hours=3)]
-EXACT = timedelta(seconds=3)
+EXACT = timedelta(seconds=30)
+"""Far less than any clock here is wrong by, and more than a test takes."""
 
 
 class Stopped:
@@ -114,8 +115,8 @@ async def test_a_store_that_tells_no_time_does_not_keep_the_service_from_startin
     bench_of: Callable[..., Any], far: ScriptedS3, script: Any
 ) -> None:
     far.always("time", script)
-    async with at_most(5):
-        bench: Bench = await bench_of()
+    async with at_most(30):
+        bench: Bench = await bench_of(timeouts=Timeouts(call=60.0))
 
         assert abs(signed_at(await sign(bench)) - datetime.now(UTC)) < EXACT
     assert bench.store.clock_offset is None  # type: ignore[attr-defined]

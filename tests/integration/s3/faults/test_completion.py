@@ -75,7 +75,7 @@ async def test_an_answer_that_says_nothing_of_the_outcome_leaves_it_in_doubt_and
 async def test_an_answer_that_never_comes_is_waited_for_only_so_long(
     bench_of: Callable[..., Any], far: ScriptedS3, script: Script
 ) -> None:
-    bench: Bench = await bench_of(timeouts=Timeouts(completion=0.6))
+    bench: Bench = await bench_of(timeouts=Timeouts(completion=2.0))
     address, parts = await bench.sent()
     far.script("complete", script)
 
@@ -89,9 +89,10 @@ async def test_an_answer_that_never_comes_is_waited_for_only_so_long(
 async def test_whitespace_may_keep_the_connection_alive_for_longer_than_other_calls_may_take(
     bench_of: Callable[..., Any], far: ScriptedS3, declared_first: bool
 ) -> None:
-    bench: Bench = await bench_of(timeouts=Timeouts(call=2.0, completion=20.0))
-    address, parts = await bench.sent()
-    far.script("complete", drips(12, gap=0.25, declared_first=declared_first))
+    bench: Bench = await bench_of(timeouts=Timeouts(call=0.5, completion=20.0))
+    patient: Bench = await bench_of()
+    address, parts = await patient.sent()
+    far.script("complete", drips(12, gap=0.1, declared_first=declared_first))
 
     async with at_most(30):
         await bench.complete(address, parts)
@@ -101,7 +102,7 @@ async def test_whitespace_may_keep_the_connection_alive_for_longer_than_other_ca
 
 
 async def test_whitespace_for_ever_is_given_up(bench_of: Callable[..., Any], far: ScriptedS3) -> None:
-    bench: Bench = await bench_of(timeouts=Timeouts(completion=1.0))
+    bench: Bench = await bench_of(timeouts=Timeouts(completion=2.0))
     address, parts = await bench.sent()
     far.script("complete", drips(None, gap=0.05))
 

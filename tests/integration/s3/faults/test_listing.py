@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import quote_plus
 
 import pytest
@@ -23,6 +24,7 @@ from tests.integration.s3.faults.scripted import (
 from tests.integration.s3.faults.stores import Bench, at_most, refused
 from uploadcore.errors import NoSuchMultipartError, StoreUnavailableError
 from uploadcore.upload import Address
+from uploadcore_s3.configuration import Timeouts
 
 NO_LISTING: dict[str, Script] = {
     "html": says(Answer(200, b"<html><body>It works!</body></html>", {"Content-Type": "text/html"})),
@@ -143,7 +145,10 @@ async def test_a_part_that_makes_no_sense_is_no_answer(bench: Bench, far: Script
         await refused(bench.store.list_parts(address), StoreUnavailableError, far.secrets)
 
 
-async def test_a_page_that_fails_in_the_middle_is_asked_for_again(bench: Bench, far: ScriptedS3) -> None:
+async def test_a_page_that_fails_in_the_middle_is_asked_for_again(
+    bench_of: Callable[..., Any], far: ScriptedS3
+) -> None:
+    bench: Bench = await bench_of(timeouts=Timeouts(retries=10.0))
     address = await with_parts(bench, 30)
     far.page_size = 10
     far.script("list_parts", lambda call: call.effect(), refuses(503, "SlowDown"))

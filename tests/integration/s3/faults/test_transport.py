@@ -67,7 +67,7 @@ async def test_an_answer_that_does_not_come_is_waited_for_only_so_long(
 async def test_an_answer_that_drips_holds_a_thread_no_longer_than_its_call(
     bench_of: Callable[..., Any], far: ScriptedS3, script: Any
 ) -> None:
-    bench: Bench = await bench_of(timeouts=Timeouts(call=0.3, retries=0.5), threads=2)
+    bench: Bench = await bench_of(timeouts=Timeouts(call=2.0, retries=5.0), threads=2)
     far.always("list_parts", script)
 
     async with at_most(20):
