@@ -100,8 +100,9 @@ class SignedUrlContract(StoreSteps):
         address = await self.begin(store)
         await self.put_object(store, http, "up/b", NINE)
         part = [Part(1, 0, 1)]
-        [short] = await store.presign_parts(address, part, checksums={}, expires_in=timedelta(seconds=1))
+        # The longer one first: however much later the other is signed, they are no further apart than a minute.
         [longer] = await store.presign_parts(address, part, checksums={}, expires_in=MINUTE)
+        [short] = await store.presign_parts(address, part, checksums={}, expires_in=timedelta(seconds=1))
         assert short.expires_at.utcoffset() is not None
         assert short.expires_at < longer.expires_at <= short.expires_at + MINUTE
         get = await store.presign_get(
