@@ -240,7 +240,8 @@ class Issuer:
 
 
 @pytest.fixture
-def issuer() -> Iterator[Issuer]:
+def issuer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Issuer]:
+    monkeypatch.setattr("uploadcore_http.tokens.PATIENCE", 30.0)
     issuer = Issuer()
     thread = threading.Thread(target=issuer.server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -251,7 +252,7 @@ def issuer() -> Iterator[Issuer]:
 
 
 def with_jwks(issuer: Issuer, algorithms: Sequence[str] = ("RS256", "ES256"), **options: Any) -> JwtAuthenticator:
-    keys = JwksKeys(issuer.url, algorithms, **options)
+    keys = JwksKeys(issuer.url, algorithms, timeout=30.0, **options)
     return JwtAuthenticator(keys, audience="uploadcore", issuer="issuer")
 
 
@@ -378,7 +379,7 @@ async def test_an_issuer_that_hangs_keeps_nobody_waiting_whose_key_is_known(
 ) -> None:
     monkeypatch.setattr("uploadcore_http.tokens.PATIENCE", 0.0)
     issuer.publish(("rsa", RSA_KEY))
-    keys = JwksKeys(issuer.url, ["RS256"], lifetime=0.0, cooldown=0.0)
+    keys = JwksKeys(issuer.url, ["RS256"], lifetime=0.0, cooldown=0.0, timeout=30.0)
     while keys._find("rsa") is None:
         with suppress(OverloadedError):
             await keys.key_for("rsa", "RS256")
