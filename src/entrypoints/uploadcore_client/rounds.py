@@ -25,7 +25,7 @@ class Round:
         self.is_over = threading.Event()
         self.is_cut = False
         self.error: BaseException | None = None
-        self.threads: list[threading.Thread] = []
+        self.threads: set[threading.Thread] = set()
 
     def take(self) -> int | None:
         """The next part; `None` when there is none, or there is no sense in sending more."""
@@ -39,10 +39,10 @@ class Round:
             self.error = self.error or error
             self.is_cut = self.is_cut or isinstance(error, FileChangedError)
 
-    def leave(self) -> None:
-        """A thread is done; the last one ends the round."""
+    def leave(self, *threads: threading.Thread) -> None:
+        """These threads are done; the last one ends the round."""
         with self._lock:
-            self.threads.remove(threading.current_thread())
+            self.threads.difference_update(threads)
             if not self.threads:
                 self.is_over.set()
 

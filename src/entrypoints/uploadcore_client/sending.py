@@ -115,14 +115,17 @@ class Sending:
             threading.Thread(target=carried(self._work), args=(stage,), name=f"uploadcore-part-{index}", daemon=True)
             for index in range(min(self._wiring.parallel, len(part_numbers)))
         ]
-        stage.threads.extend(threads)
-        for thread in threads:
-            thread.start()
+        stage.threads.update(threads)
         try:
+            for thread in threads:
+                thread.start()
             self._watch(stage, report)
         except BaseException:
             self.session.cancellation.cancel()
             stage.stop()
+            stage.leave(
+                *(thread for thread in threads if thread.ident is None)
+            )  # not begun: there is no room, or Ctrl-C came
             stage.is_over.wait(CUT_PATIENCE)
             with suppress(Exception):  # it may be the callback that ended it
                 report(self.meter.reading())
@@ -156,7 +159,7 @@ class Sending:
             stage.stop(exc)
         finally:
             connection.close()
-            stage.leave()
+            stage.leave(threading.current_thread())
 
     def _read_back(self, number: int, view: memoryview, stage: Round) -> None:
         """The store has this part, and nobody knows its CRC any more: read it from the file, and compare where the store tells one."""

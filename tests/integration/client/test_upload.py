@@ -740,6 +740,37 @@ def test_cutting_ends_promptly_though_the_service_is_silent(far: FarEnd, client_
     is_over.set()
 
 
+def test_ctrl_c_before_all_threads_have_begun_cuts_those_that_have(
+    far: FarEnd, client_of: Clients, blob: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, is_over = blob(), threading.Event()
+    start = threading.Thread.start
+    begun: list[threading.Thread] = []
+
+    def start_two(thread: threading.Thread) -> None:
+        if thread.name.startswith("uploadcore-part"):
+            if len(begun) == 2:
+                until(lambda: far.in_flight == 2)
+                raise KeyboardInterrupt
+            begun.append(thread)
+        start(thread)
+
+    far.before_part = lambda handler, tries: is_over.wait(30)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start_two)
+        with pytest.raises(KeyboardInterrupt):
+            client_of(far, timeouts=Timeouts(connect=60, stall=60, answer=60)).upload(path)
+    for thread in begun:
+        thread.join(20)  # the store is silent for longer
+    is_over.set()
+
+    assert not any(thread.is_alive() for thread in begun)
+    far.before_part = lambda handler, tries: False
+    file = client_of(far).upload(path)
+    assert content_of(far, file.id) == path.read_bytes()
+    assert far.calls["initiate"] == 1
+
+
 # --- the service --------------------------------------------------------------------------------------------------
 
 
