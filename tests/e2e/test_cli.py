@@ -392,9 +392,38 @@ def test_a_port_that_is_taken_is_one_clear_line(service: Service, tmp_path: Path
 # --- demo ---------------------------------------------------------------------------------------------------------
 
 
-def test_demo_kills_both_sides_and_gets_every_byte_back(tmp_path: Path) -> None:
+UNENDING = """
+import sys, threading
+
+if "upload" in sys.orig_argv:
+    from uploadcore_client.parts import PartTable
+
+    verify = PartTable.verify
+
+    def verify_some(table, *arguments):
+        verify(table, *arguments)
+        if len(table.to_do()) < table.count / 4:
+            threading.Event().wait()
+
+    PartTable.verify = verify_some
+"""
+"""What Python runs first: an upload then comes to three quarters, and to its end only where it is resumed."""
+
+
+def test_demo_kills_both_sides_and_gets_every_byte_back(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    first = tmp_path_factory.mktemp("first")
+    (first / "sitecustomize.py").write_text(UNENDING)
+    paths = os.pathsep.join(filter(None, (str(first), os.environ.get("PYTHONPATH"))))
     ran = subprocess.run(
-        [*COMMAND, "demo", "--size", "32MiB"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=90
+        [*COMMAND, "demo", "--size", "32MiB"],
+        env={**os.environ, "PYTHONPATH": paths},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=90,
     )
 
     assert ran.returncode == 0, ran.stderr
