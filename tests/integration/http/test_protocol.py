@@ -96,6 +96,20 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("uploadcore_http.protocol.REQUEST_TIMEOUT", 0.1)
 
 
+@asynccontextmanager
+async def connected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection to a server that is impatient as soon as it has it: what is sent over it may come late."""
+    async with server_of(echo) as (server, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        while timer_of(server) is None:  # noqa: ASYNC110 - a server tells nobody
+            await asyncio.sleep(0.01)
+        monkeypatch.setattr("uploadcore_http.protocol.REQUEST_TIMEOUT", 0.1)
+        with closing(writer):
+            yield reader, writer
+
+
 async def test_a_head_of_ordinary_size_is_served() -> None:
     async with listening() as port:
         head = b"GET / HTTP/1.1\r\nhost: x\r\nx-a: " + b"a" * (MAX_HEAD - 1_000)
@@ -135,10 +149,8 @@ async def test_a_request_that_does_not_arrive_is_given_up(begun: bytes) -> None:
         assert await answer_to(port, begun) == b""
 
 
-@pytest.mark.usefixtures("impatient")
-async def test_bodies_of_files_have_the_time_they_need() -> None:
-    async with listening() as port:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+async def test_bodies_of_files_have_the_time_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with connected(monkeypatch) as (reader, writer):
         writer.write(b"PUT /data/x HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n12")
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(reader.read(1), 0.4)  # four times what a head would have
@@ -146,7 +158,6 @@ async def test_bodies_of_files_have_the_time_they_need() -> None:
 
         await reader.readuntil(b"\r\n\r\n")
         assert await reader.readexactly(1) == b"5"
-        writer.close()
 
 
 async def test_requests_on_one_connection_are_counted_one_by_one() -> None:
@@ -162,17 +173,16 @@ async def test_requests_on_one_connection_are_counted_one_by_one() -> None:
         writer.close()
 
 
-@pytest.mark.usefixtures("impatient")
-async def test_a_body_that_was_refused_and_drips_on_does_not_hold_the_connection() -> None:
-    async with listening() as port, asyncio.timeout(10):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+async def test_a_body_that_was_refused_and_drips_on_does_not_hold_the_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with asyncio.timeout(10), connected(monkeypatch) as (reader, writer):
         writer.write(b"GET /data/refused HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n")
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 403")
         closed = asyncio.create_task(reader.read())
         while not closed.done():  # each byte puts off what ends idle connections
             writer.write(b"1")
             await asyncio.wait([closed], timeout=0.01)
-        writer.close()
         await asyncio.gather(closed, return_exceptions=True)
 
 
@@ -219,17 +229,14 @@ async def test_chunks_of_a_byte_are_a_body_like_any_other() -> None:
         writer.close()
 
 
-@pytest.mark.usefixtures("impatient")
-async def test_what_is_no_request_does_not_hold_an_idle_connection() -> None:
-    async with listening() as port, asyncio.timeout(10):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+async def test_what_is_no_request_does_not_hold_an_idle_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with asyncio.timeout(10), connected(monkeypatch) as (reader, writer):
         writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(ANSWER)
         await reader.readexactly(1)
         writer.write(b"\r\n")
 
         assert await reader.read() == b""
-        writer.close()
 
 
 async def test_after_what_is_no_request_one_has_all_its_time() -> None:
