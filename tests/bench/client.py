@@ -25,7 +25,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.bench.server import process
-from tests.soak.service import free_port
+from tests.servers.process import free_port
 
 SIZE = 2 * 1024**3
 PART = 16 * 1024 * 1024

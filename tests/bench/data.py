@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.server import process, uvicorn
-from tests.soak.service import free_port
+from tests.servers.process import free_port
 
 SIZE = 1024**3
 PART = 64 * 1024 * 1024

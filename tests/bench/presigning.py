@@ -31,9 +31,8 @@ from minio import Minio
 from tests.bench.load import post, rate
 from tests.bench.server import process, uvicorn
 from tests.bench.signing import initiated, token
-from tests.servers.process import ServerError
+from tests.servers.process import ServerError, free_port
 from tests.servers.swift import SwiftServer
-from tests.soak.service import free_port
 from uploadcore_s3.signing import Credentials, QuerySigner
 
 TURNS = 9

@@ -25,8 +25,8 @@ from tests.bench.load import get, watch
 from tests.bench.server import cpu_seconds, process, uvicorn
 from tests.bench.signing import token
 from tests.servers.postgres import PostgresServer
+from tests.servers.process import free_port
 from tests.servers.redis import RedisServer
-from tests.soak.service import free_port
 from uploadcore_sql import SqlDatabase
 
 TURNS = 5

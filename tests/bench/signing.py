@@ -21,7 +21,7 @@ import jwt
 
 from tests.bench.load import post, rate
 from tests.bench.server import process, uvicorn
-from tests.soak.service import free_port
+from tests.servers.process import free_port
 
 TURNS = 5
 SECONDS = 2.0

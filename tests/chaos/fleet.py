@@ -6,7 +6,6 @@ import asyncio
 import csv
 import io
 import os
-import random
 import shutil
 import signal
 import socket
@@ -16,11 +15,11 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tests.servers.process import ServerError, ServerProcess, new_folder
+from tests.servers.process import ServerError, ServerProcess, free_port, new_folder
 from tests.servers.scan import Scan
 from tests.soak.service import COMMAND
 
-__all__ = ["Balancer", "Fleet", "Instance", "stable_port", "until"]
+__all__ = ["Balancer", "Fleet", "Instance", "until"]
 
 START_TIMEOUT = 120.0
 STOP_TIMEOUT = 45.0
@@ -57,17 +56,6 @@ backend instances
 """
 
 
-def stable_port() -> int:
-    """A port nobody listens on, of those that no outgoing connection is given: it must be free again after a restart."""
-    while True:
-        port = random.randint(10_000, 32_000)  # Linux: net.ipv4.ip_local_port_range begins at 32768
-        try:
-            with socket.create_server(("127.0.0.1", port)):
-                return port
-        except OSError:
-            continue
-
-
 async def until(condition: Callable[[], bool], within: float, complaint: str, *, told: Callable[[], str] = str) -> None:
     """Look again and again until it holds, for `within` seconds; then complain, with what is told by then."""
     end = asyncio.get_running_loop().time() + within
@@ -87,7 +75,7 @@ class Instance:
 
     def __init__(self, name: str, folder: Path, settings: Mapping[str, str]) -> None:
         self.name = name
-        self.port = stable_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.folder = folder
         self.log = folder / f"{name}.log"
@@ -188,7 +176,7 @@ class Balancer:
     """HAProxy from Debian in front of instances: it looks at their readiness, and tries nothing twice, as load balancers that can't."""
 
     def __init__(self) -> None:
-        self.port = stable_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._process: ServerProcess | None = None
 

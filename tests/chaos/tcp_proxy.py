@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from tests.chaos.faults import Cut, Edge, Faults, Passing, ProxyLoop
-from tests.chaos.fleet import stable_port
+from tests.servers.process import free_port
 
 __all__ = ["Far", "TcpProxy", "at_host", "at_socket"]
 
@@ -55,7 +55,7 @@ class TcpProxy:
     def listen(self, source: str) -> int:
         """The port of this source."""
         if source not in self._ports:
-            self._ports[source] = stable_port()
+            self._ports[source] = free_port()
             self._proxies.run(self._listen(source))
         return self._ports[source]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pty
 import re
@@ -10,6 +11,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -17,7 +19,9 @@ from typing import Any, Self
 import pytest
 
 from tests.integration.client.scripted import Handler, far_end
+from tests.soak.proxy import CountingProxy
 from tests.soak.service import COMMAND, Service, running, wait_until
+from tests.soak.worlds import EMBEDDED
 
 MIB = 1024 * 1024
 PART = 64 * 1024
@@ -236,18 +240,50 @@ def test_abort_gives_an_upload_up(service: Service, blob: Callable[..., Path]) -
     assert finished(service, "resume", open_upload, "x")[0] == 3
 
 
-def test_a_download_that_was_killed_goes_on(service: Service, blob: Callable[..., Path], tmp_path: Path) -> None:
-    path = blob(200 * MIB)
-    file_id = service.upload(path)["file"]["id"]
+class StallingProxy(CountingProxy):
+    """Forwards what is answered for as long as there is room for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._room = math.inf
+        self._has_changed = threading.Condition()
+
+    def make_room(self, size: float) -> None:
+        with self._has_changed:
+            self._room = size
+            self._has_changed.notify_all()
+
+    def _pass(self, count: int, is_upstream: bool) -> None:
+        super()._pass(count, is_upstream)
+        if not is_upstream:
+            with self._has_changed:
+                self._has_changed.wait_for(lambda: self._room > 0)
+                self._room -= count
+
+
+@pytest.fixture
+def proxy() -> Iterator[StallingProxy]:
+    proxy = StallingProxy()
+    yield proxy
+    proxy.make_room(math.inf)
+    proxy.close()
+
+
+def test_a_download_that_was_killed_goes_on(proxy: StallingProxy, blob: Callable[..., Path], tmp_path: Path) -> None:
+    path = blob(64 * MIB)
     target = tmp_path / "copy"
     part = tmp_path / ".copy.uploadcore-part"
-    process = service.client("get", file_id, "--output", target, wait=False)
-    wait_until(lambda: part.exists() and part.stat().st_size > MIB, 30, "nothing arrives")
-    process.kill()
-    process.communicate()
-    assert not target.exists()
+    with running(EMBEDDED.service(tmp_path, proxy)) as service:
+        file_id = service.upload(path)["file"]["id"]
+        proxy.make_room(16 * MIB)
+        process = service.client("get", file_id, "--output", target, wait=False)
+        wait_until(lambda: part.exists() and part.stat().st_size > MIB, 30, "nothing arrives")
+        process.kill()
+        process.communicate()
+        assert not target.exists()
+        proxy.make_room(math.inf)
 
-    status, out, _ = finished(service, "get", file_id, "--output", target, "--json")
+        status, out, _ = finished(service, "get", file_id, "--output", target, "--json")
 
     assert status == 0
     assert documents(out)[0]["bytes_resumed"] > 0
@@ -356,9 +392,38 @@ def test_a_port_that_is_taken_is_one_clear_line(service: Service, tmp_path: Path
 # --- demo ---------------------------------------------------------------------------------------------------------
 
 
-def test_demo_kills_both_sides_and_gets_every_byte_back(tmp_path: Path) -> None:
+UNENDING = """
+import sys, threading
+
+if "upload" in sys.orig_argv:
+    from uploadcore_client.parts import PartTable
+
+    verify = PartTable.verify
+
+    def verify_some(table, *arguments):
+        verify(table, *arguments)
+        if len(table.to_do()) < table.count / 4:
+            threading.Event().wait()
+
+    PartTable.verify = verify_some
+"""
+"""What Python runs first: an upload then comes to three quarters, and to its end only where it is resumed."""
+
+
+def test_demo_kills_both_sides_and_gets_every_byte_back(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    first = tmp_path_factory.mktemp("first")
+    (first / "sitecustomize.py").write_text(UNENDING)
+    paths = os.pathsep.join(filter(None, (str(first), os.environ.get("PYTHONPATH"))))
     ran = subprocess.run(
-        [*COMMAND, "demo", "--size", "32MiB"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=90
+        [*COMMAND, "demo", "--size", "32MiB"],
+        env={**os.environ, "PYTHONPATH": paths},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=90,
     )
 
     assert ran.returncode == 0, ran.stderr

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from standardwebhooks import Webhook
 
 from tests.integration.webhooks.conftest import SECRET
 from tests.integration.webhooks.receiving import Receiver, nothing, receiving, status
+from tests.servers.process import free_port
 from tests.soak.service import COMMAND, Service, running, wait_until
 from uploadcore_app import load_settings, open_app
 
@@ -115,9 +115,7 @@ async def test_a_worker_that_is_interrupted_lets_go_of_what_it_delivers_and_a_pa
 
 
 async def test_a_worker_waits_for_its_database_and_can_be_stopped_meanwhile(service: Service) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    service.environment["UPLOADCORE_DATABASE"] = f"postgresql://nobody@127.0.0.1:{port}/nothing"
+    service.environment["UPLOADCORE_DATABASE"] = f"postgresql://nobody@127.0.0.1:{free_port()}/nothing"
     with worker(service) as process:
         await asyncio.to_thread(
             wait_until, lambda: "waiting for the database" in service.log.read_text(), 30, "it does not wait"

@@ -1,6 +1,6 @@
 """Runs one command for a process that may be killed: `guard.py SIGNAL USER FOLDER COMMAND…`, USER a number or `-`.
 
-Prints the command's process id, and ends with the command. When its own standard input ends, which it does however its parent
+Prints the command's process id, and ends with the command and all that it started. When its own standard input ends, which it does however its parent
 ended, the command gets the signal, a little later its process group is killed, and the folder is removed.
 """
 
@@ -19,6 +19,7 @@ GRACE = 5.0
 
 
 def main(number: int, user: int | None, folder: str, command: list[str]) -> None:
+    inherited, held = os.pipe()
     child = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -26,7 +27,9 @@ def main(number: int, user: int | None, folder: str, command: list[str]) -> None
         start_new_session=True,
         user=user,
         extra_groups=None if user is None else [],
+        pass_fds=(held,),
     )
+    os.close(held)
     ended = threading.Event()
     nobody_waits = threading.Lock()
 
@@ -34,6 +37,7 @@ def main(number: int, user: int | None, folder: str, command: list[str]) -> None
         child.wait()
         with contextlib.suppress(ProcessLookupError):  # what it started ends with it
             os.killpg(child.pid, signal.SIGKILL)
+        os.read(inherited, 1)  # a little later, by itself, where it has left the group, as PostgreSQL's processes do
         ended.set()
         with nobody_waits:
             os._exit(0)

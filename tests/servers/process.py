@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -35,10 +36,14 @@ def new_folder(name: str) -> Path:
 
 
 def free_port() -> int:
-    """A port of loopback nobody listens on now; somebody else may before you do."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    """A port of loopback nobody listens on, of those that nobody is given who names none: it is free until then, and again after a restart."""
+    while True:
+        port = random.randint(10_000, 32_000)  # Linux: net.ipv4.ip_local_port_range begins at 32768
+        try:
+            with socket.create_server(("127.0.0.1", port)):
+                return port
+        except OSError:
+            continue
 
 
 class ServerProcess:

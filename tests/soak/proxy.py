@@ -29,6 +29,12 @@ class CountingProxy:
         """Stop listening."""
         self._listener.close()
 
+    def _pass(self, count: int, is_upstream: bool) -> None:
+        """So many bytes are about to be forwarded."""
+        if is_upstream:
+            with self._lock:
+                self._sent += count
+
     def _serve(self) -> None:
         while True:
             try:
@@ -53,9 +59,7 @@ class CountingProxy:
         buffer = memoryview(bytearray(BUFFER))
         try:
             while received := source.recv_into(buffer):
-                if is_upstream:
-                    with self._lock:
-                        self._sent += received
+                self._pass(received, is_upstream)
                 target.sendall(buffer[:received])
         except OSError:
             pass

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -149,6 +150,14 @@ def _workplace(folder: Path, wanted: int) -> Iterator[Path]:
 # --- processes ----------------------------------------------------------------------------------------------------
 
 
+def _port() -> int:
+    """A free one, of those that nobody is given who names none: the service is killed, and started there again."""
+    while True:
+        port = 10_000 + secrets.randbelow(22_000)  # Linux gives those from 32768 on, others from 49152 on
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
 class _Processes:
     """`uploadcore …` as real processes, each with a session of its own, none of which outlives the demo."""
 
@@ -156,8 +165,7 @@ class _Processes:
         self.place = place
         self._stack = stack
         self._endings = endings
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            self._port: int = listener.getsockname()[1]
+        self._port = _port()
         self.url = f"http://127.0.0.1:{self._port}"
         self.state_dir = place / "state"
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("UPLOADCORE_")}

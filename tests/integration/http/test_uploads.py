@@ -121,7 +121,6 @@ async def test_a_store_that_takes_its_time_is_answered_with_202() -> None:
         await slow.upload_parts(upload_id)
         held = HeldStore(slow)
         answer = await slow.client().post(f"/v1/uploads/{upload_id}/complete", json={})
-        held.let_go()
 
         assert answer.status_code == 202
         assert int(answer.headers["retry-after"]) >= 1
@@ -129,6 +128,7 @@ async def test_a_store_that_takes_its_time_is_answered_with_202() -> None:
         again = await slow.client().delete(f"/v1/uploads/{upload_id}")
         assert (again.status_code, again.json()["code"]) == (409, "upload_busy")
         assert int(again.headers["retry-after"]) == again.json()["retry_after"]
+        held.let_go()
 
 
 async def test_an_aborted_upload_says_so_to_everybody_who_comes_after(service: Service) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.soak.service import COMMAND, Service, free_port, wait_until
+from tests.servers.process import free_port
+from tests.soak.service import COMMAND, Service, wait_until
 from uploadcore_app import ConfigurationError, Measurements, load_settings, open_app
 from uploadcore_http.metrics import Metrics
 from uploadcore_http.operations import MetricsAccess
@@ -113,7 +114,7 @@ def test_a_worker_tells_of_its_passes(tmp_path: Path) -> None:
     def has_swept() -> bool:
         nonlocal text
         try:
-            text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+            text = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=30).text
         except httpx.ConnectError:
             return False
         return 'uploadcore_sweeps_total{outcome="ok"}' in text

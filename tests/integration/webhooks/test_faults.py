@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import socket
 import ssl
 import time
 from collections.abc import Callable
@@ -29,6 +28,7 @@ from tests.integration.webhooks.receiving import (
     sending,
     status,
 )
+from tests.servers.process import free_port
 from uploadcore.diagnosis import Finding, Needs, Verdict
 from uploadcore.errors import DeliveryError, InvalidRequestError
 from uploadcore.events import Event
@@ -161,8 +161,7 @@ async def test_what_is_no_answer_is_no_delivery_and_is_not_repeated(
 
 
 async def test_a_port_where_nobody_listens_is_no_delivery(publisher_for: PublisherFactory) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     publisher = await publisher_for(f"http://127.0.0.1:{port}/#secret={SECRET}&allow=127.0.0.1")
 
     with pytest.raises(DeliveryError, match=f"http://127.0.0.1:{port} can't be reached"):
@@ -293,13 +292,14 @@ async def test_the_doctor_connects_and_sends_nothing(
         ):
             [finding] = await found_by(publisher)
             assert finding.verdict is Verdict.OK
+        for one in (secure, receiver):  # they hear of a connection a moment after the doctor does
+            await one.idle.wait()
         assert (secure.connections, receiver.connections) == (1, 1)
         assert secure.received == receiver.received == []
 
 
 async def test_the_doctor_says_why_an_address_can_not_be_used(publisher_for: PublisherFactory) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     refused = await publisher_for(f"http://127.0.0.1:{port}/hooks?token=1#secret={SECRET}&allow=127.0.0.1")
     private = await publisher_for(f"http://127.0.0.1:{port}/hooks?token=1#secret={SECRET}")
 

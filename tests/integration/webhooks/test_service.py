@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 
 from tests.integration.webhooks.conftest import SECRET
 from tests.integration.webhooks.receiving import Receiver
+from tests.servers.process import free_port
 from uploadcore.diagnosis import Verdict
 from uploadcore_app import Container, examine, load_settings
 from uploadcore_http.application import Running, create_app
@@ -41,12 +41,10 @@ async def test_a_service_delivers_by_itself_unless_told_not_to(receiver: Receive
 
 
 async def test_the_doctor_looks_at_each_destination_by_itself_and_sends_nothing(receiver: Receiver) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        nobody = listener.getsockname()[1]
     settings = load_settings(
         storage="memory://",
         database="memory://",
-        events=f"gone=redis://:hunter2@127.0.0.1:{nobody}/0 crm=http://127.0.0.1:{receiver.port}/#secret={SECRET}&allow=127.0.0.1",
+        events=f"gone=redis://:hunter2@127.0.0.1:{free_port()}/0 crm=http://127.0.0.1:{receiver.port}/#secret={SECRET}&allow=127.0.0.1",
     )
 
     found = {finding.check: finding async for finding in examine(settings) if finding.check.startswith("events")}
@@ -56,6 +54,7 @@ async def test_the_doctor_looks_at_each_destination_by_itself_and_sends_nothing(
         "events.crm.reachable": Verdict.OK,
     }
     assert "hunter2" not in str(found)
+    await receiver.idle.wait()  # it hears of the connection a moment after the doctor does
     assert (receiver.connections, receiver.received) == (1, [])
 
 
