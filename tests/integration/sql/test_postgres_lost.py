@@ -109,11 +109,12 @@ async def backends(server: ExternalPostgres) -> list[int]:
 
 
 async def cut(server: ExternalPostgres) -> None:
-    """As an administrator would, and wait until they are gone."""
+    """As an administrator would, and wait until they are gone: they, for the pulse connects anew."""
+    ours = await backends(server)
     admin = await asyncpg.connect(server._admin_url)
-    ours = "pg_stat_activity WHERE application_name = 'uploadcore'"
-    await admin.execute(f"SELECT pg_terminate_backend(pid) FROM {ours}")
-    while await admin.fetchval(f"SELECT count(*) FROM {ours}"):  # noqa: ASYNC110 - a server tells nobody
+    await admin.execute("SELECT pg_terminate_backend(pid) FROM unnest($1::int[]) AS pid", ours)
+    still_there = "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY($1)"
+    while await admin.fetchval(still_there, ours):  # noqa: ASYNC110 - a server tells nobody
         await asyncio.sleep(0)
     await admin.close()
 
