@@ -37,9 +37,9 @@ def main(number: int, user: int | None, folder: str, command: list[str]) -> None
         child.wait()
         with contextlib.suppress(ProcessLookupError):  # what it started ends with it
             os.killpg(child.pid, signal.SIGKILL)
+        ended.set()
         # PostgreSQL's sessions are groups of their own: it does not start again as long as one of them is there.
         os.read(last_end, 1)
-        ended.set()
         with nobody_waits:
             os._exit(0)
 
