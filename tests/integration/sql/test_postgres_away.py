@@ -35,7 +35,7 @@ SLACK = timedelta(seconds=30)
 
 @pytest.fixture(scope="module")
 def frail() -> Iterator[PostgresServer]:
-    server = PostgresServer(durable=True)
+    server = PostgresServer("-c", "synchronous_commit=on")  # what it acknowledges outlives it
     server.start()
     yield server
     server.stop()

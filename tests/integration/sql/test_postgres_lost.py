@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import asyncpg
 import pytest
 
+from tests.integration.sql.conftest import patient
 from tests.servers.postgres import ExternalPostgres, PostgresServer
 from uploadcore.errors import DatabaseUnavailableError
 from uploadcore.testing import make_upload
@@ -29,7 +30,7 @@ TERMINATE = b"X\x00\x00\x00\x04"
 @pytest.fixture(scope="module")
 def frail() -> Iterator[PostgresServer]:
     """A server of our own: others would miss it."""
-    server = PostgresServer(durable=True)
+    server = PostgresServer("-c", "synchronous_commit=on")  # what it acknowledges outlives it
     server.start()
     yield server
     server.stop()
@@ -39,7 +40,7 @@ def frail() -> Iterator[PostgresServer]:
 async def opened(server: PostgresServer, options: str) -> AsyncIterator[SqlDatabase]:
     url = await asyncio.to_thread(server.new_database)
     await SqlDatabase(url).migrate()
-    database = SqlDatabase(f"{url}&{options}")
+    database = SqlDatabase(f"{patient(url)}&{options}")
     await database.open()
     yield database
     await database.close()
