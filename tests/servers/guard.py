@@ -1,7 +1,7 @@
 """Runs one command for a process that may be killed: `guard.py SIGNAL USER FOLDER COMMAND…`, USER a number or `-`.
 
-Prints the command's process id, and ends with the command and all that it started. When its own standard input ends, which it does however its parent
-ended, the command gets the signal, a little later its process group is killed, and the folder is removed.
+Prints the command's process id, and ends with the command, and with whatever that has started. When its own standard input ends, which it
+does however its parent ended, the command gets the signal, a little later its process group is killed, and the folder is removed.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ GRACE = 5.0
 
 
 def main(number: int, user: int | None, folder: str, command: list[str]) -> None:
-    inherited, held = os.pipe()
+    last_end, held = os.pipe()  # by the command, and by all that it starts
     child = subprocess.Popen(
         command,
+        pass_fds=[held],
         stdin=subprocess.DEVNULL,
         stdout=sys.stderr,
         start_new_session=True,
         user=user,
         extra_groups=None if user is None else [],
-        pass_fds=(held,),
     )
     os.close(held)
     ended = threading.Event()
@@ -37,8 +37,9 @@ def main(number: int, user: int | None, folder: str, command: list[str]) -> None
         child.wait()
         with contextlib.suppress(ProcessLookupError):  # what it started ends with it
             os.killpg(child.pid, signal.SIGKILL)
-        os.read(inherited, 1)  # a little later, by itself, where it has left the group, as PostgreSQL's processes do
         ended.set()
+        # PostgreSQL's sessions are groups of their own: it does not start again as long as one of them is there.
+        os.read(last_end, 1)
         with nobody_waits:
             os._exit(0)
 

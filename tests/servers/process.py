@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import random
+import secrets
 import shutil
 import signal
 import socket
@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 GUARD = Path(__file__).with_name("guard.py")
@@ -21,6 +22,8 @@ START_TIMEOUT = 60.0
 """Seconds a server may take to answer, on a machine that is busy with other things."""
 STOP_TIMEOUT = 20.0
 """Seconds until a server that was told to end is gone: longer than its guard waits before it kills."""
+PORTS = range(16_384, 32_768)
+"""Below those that Linux, macOS and IANA give to whoever asks for any."""
 POLL = 0.02
 """Seconds between two looks."""
 
@@ -36,14 +39,11 @@ def new_folder(name: str) -> Path:
 
 
 def free_port() -> int:
-    """A port of loopback nobody listens on, of those that nobody is given who names none: it is free until then, and again after a restart."""
+    """A port of loopback nobody listens on now. Nor does a connection take it before you do: the system gives them higher ones."""
     while True:
-        port = random.randint(10_000, 32_000)  # Linux: net.ipv4.ip_local_port_range begins at 32768
-        try:
-            with socket.create_server(("127.0.0.1", port)):
-                return port
-        except OSError:
-            continue
+        port = secrets.choice(PORTS)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 class ServerProcess:

@@ -13,7 +13,6 @@ import pytest
 from tests.integration.redis.conftest import HOUR, SHORT, CacheFactory, Server, until, until_answered
 from tests.integration.redis.topologies import cluster_of_one, sentinel, watched_by_sentinel
 from tests.servers.redis import RedisServer
-from uploadcore_redis import RedisCache
 
 DOCS = Path(__file__).parents[3] / "docs" / "redis.md"
 
@@ -117,8 +116,7 @@ async def test_any_text_is_a_key_in_a_cluster(opened: CacheFactory) -> None:
 async def test_a_replica_that_takes_over_is_found(opened: CacheFactory) -> None:
     with watched_by_sentinel() as watched:
         cache = await opened(watched.url)
-        other = RedisCache(watched.replica.url, near_entries=0)
-        await other.open()
+        other = await opened(watched.replica.url, near_entries=0)
         assert await cache.set_if_newer("a", b"2", 2, ttl=HOUR) is True
 
         async def replicated() -> bool:
@@ -127,10 +125,10 @@ async def test_a_replica_that_takes_over_is_found(opened: CacheFactory) -> None:
         await until(replicated)
         watched.master.kill()
         assert await cache.set_if_newer("b", b"1", 1, ttl=HOUR) is None
+        watched.fail_over()
         await until_answered(cache)
         assert await other.get("again") == b"value of again"
         assert await cache.set_if_newer("a", b"1", 1, ttl=HOUR) is False, "its versions are there too"
-        await other.close()
 
 
 async def test_a_master_nobody_knows_is_as_good_as_no_cache(opened: CacheFactory) -> None:

@@ -53,11 +53,16 @@ class Watched:
     url: str
     master: RedisServer
     replica: RedisServer
+    sentinel_url: str
+
+    def fail_over(self) -> None:
+        """Let the sentinel see now that the master has gone."""
+        _ask(self.sentinel_url, "SENTINEL", "SET", "main", "down-after-milliseconds", 500)
 
 
 @contextlib.contextmanager
 def watched_by_sentinel() -> Iterator[Watched]:
-    """A replica that takes over half a second after its master has gone."""
+    """A replica that takes over once `fail_over` is called; a master that is merely slow stays what it is."""
     with contextlib.ExitStack() as stack:
         master, replica = RedisServer(), RedisServer("--repl-diskless-sync-delay", "0")
         for server in (master, replica):
@@ -68,15 +73,16 @@ def watched_by_sentinel() -> Iterator[Watched]:
         url = stack.enter_context(
             sentinel(
                 f"sentinel monitor main 127.0.0.1 {master.port} 1",
-                "sentinel down-after-milliseconds main 500",
+                "sentinel down-after-milliseconds main 60000",
                 "sentinel failover-timeout main 2000",
             )
         )
+        sentinel_url = url.replace("redis+sentinel", "redis")
         end = time.monotonic() + PATIENCE
-        while len(_ask(url.replace("redis+sentinel", "redis"), "SENTINEL REPLICAS", "main")) != 1:
+        while len(_ask(sentinel_url, "SENTINEL REPLICAS", "main")) != 1:
             assert time.monotonic() < end, "the sentinel does not see the replica"
             time.sleep(POLL)
-        yield Watched(f"{url}/main", master, replica)
+        yield Watched(f"{url}/main", master, replica, sentinel_url)
 
 
 @contextlib.contextmanager

@@ -84,3 +84,24 @@ def test_a_server_may_be_stopped_twice_and_killed_before() -> None:
     assert ended
     assert stays
     assert not server.folder.exists()
+
+
+def test_one_that_was_killed_is_gone_with_whatever_it_started() -> None:
+    """PostgreSQL's sessions are in groups of their own, and end a moment after it."""
+    starts = (
+        "import os, time\n"
+        "if os.fork():\n"
+        "    time.sleep(1000)\n"
+        "os.setsid()\n"
+        "open('begun', 'x').close()\n"
+        "time.sleep(0.5)\n"
+        "open('ended', 'x').close()\n"
+    )
+    server = ServerProcess([sys.executable, "-c", starts], folder=new_folder("parent"))
+    server.start((server.folder / "begun").exists)
+
+    server.kill()
+    ended = (server.folder / "ended").exists()
+    server.stop()
+
+    assert ended

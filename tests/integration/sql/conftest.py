@@ -26,10 +26,15 @@ def postgres_url(postgres_server: PostgresServer) -> str:
     return postgres_server.new_database()
 
 
+def patient(url: str) -> str:
+    """With time for a server that the rest of the suite leaves no processor for seconds."""
+    return f"{url}{'&' if '?' in url else '?'}pool_timeout=30&connect_timeout=30"
+
+
 @asynccontextmanager
 async def opened(url: str) -> AsyncIterator[SqlDatabase]:
     """A database with a schema, open."""
-    database = SqlDatabase(url)
+    database = SqlDatabase(url if url.startswith("sqlite") else patient(url))
     await database.migrate()
     await database.open()
     try:

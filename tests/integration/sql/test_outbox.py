@@ -14,6 +14,7 @@ from typing import cast
 import asyncpg
 import pytest
 
+from tests.integration.sql.conftest import patient
 from tests.integration.sql.test_postgres import until_waiting_for_a_lock
 from uploadcore import Event, UploadCore
 from uploadcore.ports import Delivery, FailedDelivery, Transaction
@@ -405,7 +406,7 @@ async def test_a_dead_letter_that_another_has_just_replayed_is_not_replayed_agai
 async def test_who_writes_events_wakes_a_relay_in_another_process(
     emptied: SqlDatabase, emptied_url: str, admin: asyncpg.Connection
 ) -> None:
-    other = SqlDatabase(emptied_url)
+    other = SqlDatabase(patient(emptied_url))
     await other.open()
     await listening(other, admin)
     for name in ("a", "b"):
@@ -420,7 +421,7 @@ async def test_a_relay_whose_listening_connection_is_lost_looks_by_itself_and_li
     emptied: SqlDatabase, emptied_url: str, admin: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("uploadcore_sql.postgres_wake.RECONNECT_AFTER", 0.05)
-    other = SqlDatabase(emptied_url)
+    other = SqlDatabase(patient(emptied_url))
     await other.open()
     await listening(other, admin)
     await admin.fetch(f"SELECT pg_terminate_backend(pid) FROM {LISTENERS}")
@@ -439,7 +440,7 @@ async def test_a_relay_listens_again_once_another_server_has_taken_over(
     emptied: SqlDatabase, emptied_url: str, admin: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("uploadcore_sql.postgres_wake.RECONNECT_AFTER", 0.05)
-    other = SqlDatabase(f"{emptied_url}{'&' if '?' in emptied_url else '?'}target_session_attrs=read-write")
+    other = SqlDatabase(f"{patient(emptied_url)}&target_session_attrs=read-write")
     await other.open()
     wake = cast("PostgresBackend", other._backend)._wake
     connect, refused = wake._connect, asyncio.Semaphore(0)
@@ -481,7 +482,7 @@ async def test_a_defect_in_hearing_or_telling_of_events_is_logged_and_ends_neith
 
         return fail
 
-    other = SqlDatabase(emptied_url)
+    other = SqlDatabase(patient(emptied_url))
     await other.open()
     wake = cast("PostgresBackend", other._backend)._wake
     monkeypatch.setattr(wake, "_notify", failing("tell"))
@@ -501,7 +502,7 @@ async def test_a_defect_in_hearing_or_telling_of_events_is_logged_and_ends_neith
 async def test_a_process_whose_relay_was_stopped_tells_others_again(
     emptied: SqlDatabase, emptied_url: str, admin: asyncpg.Connection
 ) -> None:
-    other = SqlDatabase(emptied_url)
+    other = SqlDatabase(patient(emptied_url))
     await other.open()
     await listening(other, admin)
     stopping = asyncio.create_task(emptied.events_written(HOUR))
@@ -520,7 +521,7 @@ async def test_a_process_whose_relay_was_stopped_tells_others_again(
 async def test_a_database_that_is_opened_again_listens_and_tells_again(
     emptied: SqlDatabase, emptied_url: str, admin: asyncpg.Connection
 ) -> None:
-    other, heard = SqlDatabase(emptied_url), asyncio.Event()
+    other, heard = SqlDatabase(patient(emptied_url)), asyncio.Event()
     await admin.add_listener("uploadcore_events", lambda *_: heard.set())
     for name in ("a", "b"):
         await other.open()
@@ -555,7 +556,7 @@ async def test_many_events_written_at_once_are_told_of_a_few_times(
 async def test_behind_a_pooler_that_shares_sessions_a_relay_only_looks(
     emptied: SqlDatabase, emptied_url: str, admin: asyncpg.Connection
 ) -> None:
-    other = SqlDatabase(f"{emptied_url}{'&' if '?' in emptied_url else '?'}pooler=transaction")
+    other = SqlDatabase(f"{patient(emptied_url)}&pooler=transaction")
     await other.open()
     await other.events_written(timedelta(milliseconds=1))
     assert await admin.fetchval(f"SELECT count(*) FROM {LISTENERS}") == 0
@@ -568,7 +569,9 @@ async def test_a_relay_in_the_background_delivers_what_another_process_commits(
     arrived = asyncio.Event()
     publishers = {"here": CallbackPublisher(lambda _: loop.call_soon_threadsafe(arrived.set))}
     loop = asyncio.get_running_loop()
-    async with UploadCore(store=MemoryObjectStore(), database=SqlDatabase(emptied_url), publishers=publishers) as core:
+    async with UploadCore(
+        store=MemoryObjectStore(), database=SqlDatabase(patient(emptied_url)), publishers=publishers
+    ) as core:
         background = asyncio.create_task(core.run_background())
         while not await admin.fetchval(f"SELECT count(*) FROM {LISTENERS}"):  # noqa: ASYNC110 - a server tells nobody
             await asyncio.sleep(0.01)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 
@@ -20,22 +22,26 @@ from uploadcore.errors import DatabaseUnavailableError
 from uploadcore.testing import make_upload
 from uploadcore_app import examine, load_settings
 from uploadcore_sql import SqlDatabase, postgres_pulse
+from uploadcore_sql.postgres import PostgresBackend
 
 SILENCE = postgres_pulse.SILENCE
-"""As it is: other modules' servers are given more time."""
+"""As it is: other tests' servers are given more time."""
 SOON = 5.0
 """Seconds. Promised are 2 for an answer, and 5 until it goes on; on a machine where eight others test as well, more."""
+
+SLACK = timedelta(seconds=30)
+"""How far a clock may be misjudged: by half the time the answer took, which is as long as this process stands still."""
 
 
 @pytest.fixture(scope="module")
 def frail() -> Iterator[PostgresServer]:
-    server = PostgresServer(durable=True)
+    server = PostgresServer("-c", "synchronous_commit=on")  # what it acknowledges outlives it
     server.start()
     yield server
     server.stop()
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postgres_pulse, "SILENCE", SILENCE)
 
@@ -95,8 +101,9 @@ async def write(database: SqlDatabase, name: str) -> None:
         await tx.uploads.get(name)
 
 
+@pytest.mark.usefixtures("_impatient")
 async def test_a_server_that_falls_silent_keeps_nobody_waiting(database: SqlDatabase, frail: PostgresServer) -> None:
-    await add(database, "before")
+    await until_it_works(database, "before")
     with silent(frail):
         began = time.monotonic()
         # More than there are connections: those that wait for one are told as well.
@@ -109,11 +116,11 @@ async def test_a_server_that_falls_silent_keeps_nobody_waiting(database: SqlData
         assert time.monotonic() - began < SOON
 
         began = time.monotonic()
-        for _ in range(20):
+        for _ in range(100):
             with pytest.raises(DatabaseUnavailableError, match="does not answer") as caught:
                 await has(database, "before")
             assert caught.value.is_away
-        assert time.monotonic() - began < 1, "known to be away: nobody waits at all"
+        assert time.monotonic() - began < SOON, "known to be away: nobody waits at all"
 
     assert await until_it_works(database, "after") < SOON
     assert await has(database, "before")
@@ -122,7 +129,7 @@ async def test_a_server_that_falls_silent_keeps_nobody_waiting(database: SqlData
 async def test_it_goes_on_with_a_server_that_was_killed_and_started_again(
     database: SqlDatabase, frail: PostgresServer
 ) -> None:
-    await add(database, "before")
+    await until_it_works(database, "before")
     frail.kill()
     began = time.monotonic()
     with pytest.raises(DatabaseUnavailableError):
@@ -133,18 +140,23 @@ async def test_it_goes_on_with_a_server_that_was_killed_and_started_again(
     assert await until_it_works(database, "after") < SOON
 
 
-async def test_a_database_that_was_away_when_it_was_to_be_opened_is_opened_later(frail: PostgresServer) -> None:
+async def test_a_database_that_was_away_when_it_was_to_be_opened_is_opened_later(
+    frail: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     url = await asyncio.to_thread(frail.new_database)
     await SqlDatabase(url).migrate()
     database = SqlDatabase(f"{url}&connect_timeout=0.2")
+    backend = database._backend
+    assert isinstance(backend, PostgresBackend)
     with silent(frail):
         with pytest.raises(DatabaseUnavailableError) as caught:
             await database.open()
         assert caught.value.is_away
         await database.close()
 
+    monkeypatch.setattr(backend, "url", replace(backend.url, connect_timeout=30.0))
     await database.open()
-    await add(database, "after")
+    await until_it_works(database, "after")
     await database.close()
 
 
@@ -162,7 +174,7 @@ async def test_its_clock_is_known(database: SqlDatabase) -> None:
     async with asyncio.timeout(10):
         while database.clock_offset is None:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.01)
-    assert abs(database.clock_offset.total_seconds()) < 1
+    assert abs(database.clock_offset) < SLACK
 
 
 @pytest.mark.parametrize(("minutes", "verdict"), [(0, Verdict.OK), (14, Verdict.WARNING), (-14, Verdict.WARNING)])
@@ -184,4 +196,6 @@ async def test_the_doctor_tells_a_clock_that_is_wrong(
 
     assert found["database.clock"].verdict is verdict
     if minutes:
-        assert f"off by {minutes * 60:+d} s" in found["database.clock"].message
+        told = re.search(r"off by ([+-]\d+) s", found["database.clock"].message)
+        assert told is not None
+        assert abs(timedelta(seconds=int(told[1])) - timedelta(minutes=minutes)) < SLACK

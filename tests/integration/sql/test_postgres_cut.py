@@ -13,6 +13,7 @@ import pytest
 
 from tests.chaos.faults import Cut, Edge, Fault, ProxyLoop
 from tests.chaos.tcp_proxy import TcpProxy, at_socket
+from tests.integration.sql.conftest import patient
 from tests.servers.postgres import PostgresServer
 from uploadcore import UploadConfig, UploadCore
 from uploadcore.errors import DatabaseUnavailableError, UploadBusyError
@@ -86,7 +87,7 @@ class World:
 async def world(postgres_url: str, proxy: TcpProxy, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     monkeypatch.setattr(Pulse, "start", lambda self: None)  # its exchanges are not to be counted
     database = urlsplit(postgres_url).path
-    far = SqlDatabase(f"postgresql://postgres@127.0.0.1:{proxy.listen('us')}{database}?sslmode=disable")
+    far = SqlDatabase(patient(f"postgresql://postgres@127.0.0.1:{proxy.listen('us')}{database}?sslmode=disable"))
     await far.migrate()
     store = MemoryObjectStore()
     direct = await asyncpg.connect(postgres_url)

@@ -6,13 +6,15 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import pytest
 
+from tests.integration.sql.conftest import patient
 from tests.servers.postgres import ExternalPostgres, PostgresServer
 from uploadcore.errors import DatabaseUnavailableError
 from uploadcore.testing import make_upload
@@ -28,20 +30,32 @@ TERMINATE = b"X\x00\x00\x00\x04"
 @pytest.fixture(scope="module")
 def frail() -> Iterator[PostgresServer]:
     """A server of our own: others would miss it."""
-    server = PostgresServer(durable=True)
+    server = PostgresServer("-c", "synchronous_commit=on")  # what it acknowledges outlives it
     server.start()
     yield server
     server.stop()
 
 
-@pytest.fixture
-async def database(frail: PostgresServer) -> AsyncIterator[SqlDatabase]:
-    url = await asyncio.to_thread(frail.new_database)
+@asynccontextmanager
+async def opened(server: PostgresServer, options: str) -> AsyncIterator[SqlDatabase]:
+    url = await asyncio.to_thread(server.new_database)
     await SqlDatabase(url).migrate()
-    database = SqlDatabase(f"{url}&command_timeout=1&pool_size=4")
+    database = SqlDatabase(f"{patient(url)}&{options}")
     await database.open()
     yield database
     await database.close()
+
+
+@pytest.fixture
+async def database(frail: PostgresServer) -> AsyncIterator[SqlDatabase]:
+    async with opened(frail, "pool_size=4") as database:
+        yield database
+
+
+@pytest.fixture
+async def impatient(frail: PostgresServer) -> AsyncIterator[SqlDatabase]:
+    async with opened(frail, "command_timeout=2") as database:
+        yield database
 
 
 class EndlessRelay:
@@ -109,11 +123,12 @@ async def backends(server: ExternalPostgres) -> list[int]:
 
 
 async def cut(server: ExternalPostgres) -> None:
-    """As an administrator would, and wait until they are gone."""
+    """As an administrator would, and wait until they are gone: they, for the pulse connects anew."""
+    ours = await backends(server)
     admin = await asyncpg.connect(server._admin_url)
-    ours = "pg_stat_activity WHERE application_name = 'uploadcore'"
-    await admin.execute(f"SELECT pg_terminate_backend(pid) FROM {ours}")
-    while await admin.fetchval(f"SELECT count(*) FROM {ours}"):  # noqa: ASYNC110 - a server tells nobody
+    await admin.execute("SELECT pg_terminate_backend(pid) FROM unnest($1::int[]) AS pid", ours)
+    still_there = "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY($1)"
+    while await admin.fetchval(still_there, ours):  # noqa: ASYNC110 - a server tells nobody
         await asyncio.sleep(0)
     await admin.close()
 
@@ -203,13 +218,17 @@ async def test_a_server_killed_and_started_again_loses_nothing_acknowledged(
     await add(database, "after")
 
 
-async def test_a_server_that_hangs_is_not_waited_for_for_ever(database: SqlDatabase, frail: PostgresServer) -> None:
-    await add(database, "a")
+async def test_a_server_that_hangs_is_not_waited_for_for_ever(
+    impatient: SqlDatabase, frail: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = impatient._backend
+    assert isinstance(backend, PostgresBackend)
+    monkeypatch.setattr(backend, "url", replace(backend.url, command_timeout=30.0))  # of new connections
     with hanging(await backends(frail)):
         with pytest.raises(DatabaseUnavailableError, match=r"did not answer in time|connection was lost"):
-            await add(database, "b")
-        await add(database, "c")  # on a new connection
-    assert await has(database, "c")
+            await add(impatient, "b")
+        await add(impatient, "c")  # on a new connection
+    assert await has(impatient, "c")
 
 
 async def test_no_server_being_what_is_asked_for_is_told_as_the_database_being_away(frail: PostgresServer) -> None:

@@ -16,6 +16,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import Engine
 
+from tests.integration.sql.conftest import patient
 from tests.integration.sql.test_cost import use_every_statement
 from tests.servers.postgres import PostgresServer
 from uploadcore.errors import DatabaseUnavailableError
@@ -85,7 +86,7 @@ async def test_open_changes_nothing_and_says_what_to_run(postgres_url: str) -> N
     with pytest.raises(
         DatabaseUnavailableError, match=f"has no schema yet, .* needs '{NEWEST}': run 'uploadcore migrate'"
     ):
-        await SqlDatabase(postgres_url).open()
+        await SqlDatabase(patient(postgres_url)).open()
     assert await catalogue(postgres_url) == set()
 
 
@@ -93,7 +94,7 @@ async def test_a_schema_that_is_behind_is_refused(postgres: SqlDatabase, postgre
     connection = await asyncpg.connect(postgres_url)
     await connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = '0001'")
     with pytest.raises(DatabaseUnavailableError, match=r"has its schema at revision '0001'.*run 'uploadcore migrate'"):
-        await SqlDatabase(postgres_url).open()
+        await SqlDatabase(patient(postgres_url)).open()
     await connection.close()
 
 
@@ -106,7 +107,7 @@ async def test_a_newer_schema_says_whether_this_code_can_work_on_it(
     await connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
     await connection.execute("UPDATE uploadcore_installation SET oldest_code = $1", oldest)
     await connection.close()
-    database = SqlDatabase(postgres_url)
+    database = SqlDatabase(patient(postgres_url))
     if oldest == NEWEST:
         await database.open()
         assert await database.installation_id() == await postgres.installation_id()
@@ -145,7 +146,7 @@ async def test_a_migration_waits_for_another_without_holding_a_snapshot(postgres
     """A concurrent index, which that other one may be making, waits for every snapshot there is."""
     other = await asyncpg.connect(postgres_url)
     await other.execute("SELECT pg_advisory_lock($1)", MIGRATION_LOCK)
-    migrating = asyncio.create_task(SqlDatabase(postgres_url).migrate())
+    migrating = asyncio.create_task(SqlDatabase(patient(postgres_url)).migrate())
     at_rest = (
         "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'uploadcore' AND datname = current_database()"
         " AND query = 'COMMIT;' AND state = 'idle' AND backend_xmin IS NULL"
@@ -164,7 +165,7 @@ async def test_a_migration_that_fails_half_way_leaves_nothing(postgres_url: str)
         "CREATE TABLE uploadcore_quotas (in_the_way TEXT)"
     )  # the last table the first migration makes
     with pytest.raises(DatabaseUnavailableError, match='"uploadcore_quotas" already exists'):
-        await SqlDatabase(postgres_url).migrate()
+        await SqlDatabase(patient(postgres_url)).migrate()
     assert {row[1].partition(".")[0] for row in await catalogue(postgres_url)} == {"uploadcore_quotas"}
     await connection.close()
 
@@ -204,7 +205,7 @@ async def test_files_are_written_while_a_migration_builds_their_indexes_however_
     transaction = early.transaction()
     await transaction.start()
     await add_file(early, "early")
-    migrating = asyncio.create_task(SqlDatabase(f"{postgres_url}&command_timeout=0.5").migrate())
+    migrating = asyncio.create_task(SqlDatabase(f"{patient(postgres_url)}&command_timeout=0.5").migrate())
     await until_it_waits(late, migrating, "0")
     await late.execute("SET lock_timeout = '1s'")
 
@@ -237,7 +238,7 @@ async def test_a_migration_interrupted_while_it_built_indexes_is_gone_on_with(
     uploads = "'ix_uploadcore_uploads_state'::regclass"
     await connection.execute(f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = {uploads}")
 
-    await SqlDatabase(postgres_url).migrate()
+    await SqlDatabase(patient(postgres_url)).migrate()
 
     for index in (broken, others, uploads):
         assert await connection.fetchval(f"SELECT indisvalid FROM pg_index WHERE indexrelid = {index}")
@@ -253,7 +254,7 @@ async def test_a_migration_cut_off_while_it_builds_an_index_is_told_and_can_be_r
     transaction = early.transaction()
     await transaction.start()
     await add_file(early, "early")
-    migrating = asyncio.create_task(SqlDatabase(postgres_url).migrate())
+    migrating = asyncio.create_task(SqlDatabase(patient(postgres_url)).migrate())
     await until_it_waits(admin, migrating, "0")
     ours = "pg_stat_activity WHERE application_name = 'uploadcore' AND datname = current_database()"
     await admin.execute(f"SELECT pg_terminate_backend(pid) FROM {ours}")
@@ -262,7 +263,7 @@ async def test_a_migration_cut_off_while_it_builds_an_index_is_told_and_can_be_r
     await transaction.commit()
     assert await admin.fetchval("SELECT count(*) FROM pg_index WHERE NOT indisvalid") == 1
 
-    assert (await SqlDatabase(postgres_url).migrate()).current == "0001"
+    assert (await SqlDatabase(patient(postgres_url)).migrate()).current == "0001"
 
     assert await admin.fetchval("SELECT count(*) FROM pg_index WHERE NOT indisvalid") == 0
     for connection in (early, admin):

@@ -59,10 +59,11 @@ asyncio.run(main())
 
 RESERVE = """
 import asyncio, sys
+from datetime import timedelta
 from uploadcore_sql import SqlDatabase
 
 async def main():
-    database = SqlDatabase(sys.argv[1])
+    database = SqlDatabase(sys.argv[1], patience=timedelta(minutes=1))
     await database.open()
     async def reserve():
         async with database.transaction() as tx:
@@ -128,7 +129,9 @@ async def test_killed_at_any_moment_what_was_acknowledged_is_there_and_whole(url
     await database.close()
 
 
-async def test_processes_that_write_at_once_lose_nothing(database: SqlDatabase) -> None:
+async def test_processes_that_write_at_once_lose_nothing(url: str) -> None:
+    database = SqlDatabase(url, patience=timedelta(minutes=1))  # the disk may be slow, and each waits for all before it
+    await database.open()
     processes = [start(RESERVE, f"sqlite:///{database.path}", "100") for _ in range(2)]
 
     async def reserve() -> None:
@@ -144,3 +147,4 @@ async def test_processes_that_write_at_once_lose_nothing(database: SqlDatabase) 
         with pytest.raises(QuotaExceededError):
             await tx.quotas.reserve("u_1", size=1, max_uploads=300, max_bytes=None)
         await tx.quotas.reserve("u_1", size=1, max_uploads=301, max_bytes=301)
+    await database.close()
