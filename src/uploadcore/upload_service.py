@@ -350,7 +350,7 @@ class UploadService:
             StorageFullError: The store has no room to assemble it in; the upload stays as it is.
             UploadBusyError: It is just being opened.
             UploadClosedError: It was aborted, has expired or failed.
-            StoreUnavailableError: The store did not answer; nothing was changed.
+            StoreUnavailableError: The store did not answer, or too many wait for it; nothing was changed.
         """
         for _ in range(ATTEMPTS):
             upload = await self._owned(upload_id, owner)
