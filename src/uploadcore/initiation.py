@@ -127,8 +127,13 @@ class Initiation:
         if upload_id in self._recording:
             await asyncio.wait([self._recording[upload_id]])
         with suppress(UploadCoreError):  # it was not recorded; or else its deadline ends it
-            upload = await self._steps.read(upload_id)
-            await self._steps.save(upload.abort_requested(self._steps.lease))
+            while True:
+                upload = await self._steps.read(upload_id)
+                try:
+                    await self._steps.save(upload.abort_requested(self._steps.lease))
+                except VersionConflictError:
+                    continue  # what the caller was about as it went away has been saved only now
+                return
 
     async def close(self) -> None:
         """Wait for what was begun, and nobody waits for any more."""

@@ -26,6 +26,7 @@ from uploadcore.errors import (
     StoreUnavailableError,
     TooLargeError,
     UploadBusyError,
+    VersionConflictError,
 )
 from uploadcore_memory import MEMORY_CAPABILITIES, ManualClock, checksum_of
 
@@ -588,6 +589,19 @@ async def test_a_call_without_a_key_leaves_nothing_open_wherever_it_is_cancelled
         await rig.core.sweep()
         assert rig.database.inner.open_quota(OWNER) == (0, 0), f"cancelled at step {steps}"
     assert steps > 3
+
+
+async def test_what_was_saved_as_its_caller_went_away_does_not_keep_it_from_being_given_up(rig: Rig) -> None:
+    held = rig.store.faults.hold("create_multipart")
+    caller = asyncio.ensure_future(rig.begin())
+    await held.reached.wait()
+    rig.database.faults.pass_by("transaction")  # which gives the lease up
+    rig.database.faults.fail("transaction", VersionConflictError("overtaken"))
+
+    await gone_away(caller)
+    await given_up(rig)
+
+    assert rig.only().state is UploadState.ABORTED
 
 
 async def test_a_call_without_a_key_that_is_cancelled_as_it_waits_for_the_database_writes_nothing(rig: Rig) -> None:
