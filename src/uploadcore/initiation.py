@@ -5,11 +5,20 @@ An idempotency key makes one upload, however often the call is repeated and by h
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+from contextlib import suppress
+from typing import Any
 
 from uploadcore.admission import NewUpload, admit
 from uploadcore.config import UploadConfig
-from uploadcore.errors import FileNotReadyError, IdempotencyMismatchError, InvalidRequestError, VersionConflictError
+from uploadcore.errors import (
+    FileNotReadyError,
+    IdempotencyMismatchError,
+    InvalidRequestError,
+    UploadCoreError,
+    VersionConflictError,
+)
 from uploadcore.file import File, FileStatus
 from uploadcore.plan import PartPlan
 from uploadcore.ports import (
@@ -29,6 +38,9 @@ from uploadcore.steps import UploadSteps
 from uploadcore.upload import Address, Strategy, Upload
 
 __all__ = ["Initiation"]
+
+_Recorded = tuple[IdempotencyRecord, Upload | None]
+"""The record that stands under the key, and the upload if it was born with it."""
 
 
 class Initiation:
@@ -53,6 +65,8 @@ class Initiation:
         self._clock = clock
         self._ids = ids
         self._config = config
+        self._recording: dict[str, asyncio.Task[_Recorded]] = {}
+        self._giving_up: set[asyncio.Task[None]] = set()
 
     async def recorded(self, asked: NewUpload, key: str | None) -> Upload:
         """Write the intent, or find the one an earlier call with this key has written. `pending` only if its lease is ours."""
@@ -62,19 +76,70 @@ class Initiation:
         limits = await self._policy.admit(request)
         upload = await self._planned(asked, admit(request, limits))
         record = IdempotencyRecord(owner=asked.owner, key=key or "", fingerprint=asked.digest(), upload_id=upload.id)
-        began = self._clock.monotonic()
-        async with self._database.transaction() as tx:
-            standing = await self._claimed(tx, record)
-            born = await self._born(tx, asked, upload, limits) if standing.upload_id == upload.id else None
+        # In a task of its own: of a caller who goes away as it is committed, it has to be known whether there is something to give up.
+        recording = asyncio.create_task(self._record(asked, upload, limits, record))
+
+        def ended(recording: asyncio.Task[_Recorded]) -> None:
+            self._recording.pop(upload.id, None)
+            if not recording.cancelled():
+                recording.exception()  # told to the caller, if it is still there
+
+        recording.add_done_callback(ended)
+        try:
+            standing, born = await asyncio.shield(recording)
+        except asyncio.CancelledError:
+            if recording.done() or upload.id in self._recording:
+                self.caller_went_away(upload.id, key)
+            else:
+                recording.cancel()
+            raise
         if born is not None:
-            self._count(born[0])
-            await self._steps.copies.files.remember(born[1], as_of=began)
-            return born[0]
+            return born
         if standing.fingerprint != record.fingerprint:
             raise IdempotencyMismatchError(
                 f"idempotency key {key!r} was used before with another request", upload_id=standing.upload_id
             )
         return await self.replayed(standing.upload_id)
+
+    async def _record(
+        self, asked: NewUpload, upload: Upload, limits: Admission, record: IdempotencyRecord
+    ) -> _Recorded:
+        began, recording = self._clock.monotonic(), asyncio.current_task()
+        assert recording is not None
+        async with self._database.transaction() as tx:
+            standing = await self._claimed(tx, record)
+            if standing.upload_id != upload.id:
+                return standing, None
+            born, file = await self._born(tx, asked, upload, limits)
+            self._recording[upload.id] = recording  # from here on it may be committed, whoever goes away
+        self._count(born)
+        await self._steps.copies.files.remember(file, as_of=began)
+        return standing, born
+
+    def caller_went_away(self, upload_id: str, key: str | None) -> None:
+        """Without a key nobody can come back to it: it is given up. In a task of its own, for who is cancelled may be so at each step."""
+        if key is None:
+            giving_up = asyncio.create_task(self._give_up(upload_id))
+            self._giving_up.add(giving_up)
+            giving_up.add_done_callback(self._giving_up.discard)
+
+    async def _give_up(self, upload_id: str) -> None:
+        if upload_id in self._recording:
+            await asyncio.wait([self._recording[upload_id]])
+        with suppress(UploadCoreError):  # it was not recorded; or else its deadline ends it
+            while True:
+                upload = await self._steps.read(upload_id)
+                try:
+                    await self._steps.save(upload.abort_requested(self._steps.lease))
+                except VersionConflictError:
+                    continue  # what the caller was about as it went away has been saved only now
+                return
+
+    async def close(self) -> None:
+        """Wait for what was begun, and nobody waits for any more."""
+        begun: set[asyncio.Task[Any]] = {*self._recording.values(), *self._giving_up}
+        if begun:
+            await asyncio.wait(begun)
 
     def _count(self, born: Upload) -> None:
         moves = self._steps.tally.moves

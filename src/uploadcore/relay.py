@@ -141,7 +141,7 @@ class Relay:
         self._config = config
         self._tally = tally
         self._random = random.Random()  # noqa: S311 - jitter, no secret
-        self._wakes = {name: asyncio.Event() for name in publishers}
+        self._wakes: dict[str, asyncio.Event] = {}
 
     @property
     def destinations(self) -> tuple[str, ...]:
@@ -165,6 +165,7 @@ class Relay:
 
     async def run(self) -> None:
         """Number and deliver until cancelled. A failing pass is logged and tried again."""
+        self._wakes = {name: asyncio.Event() for name in self._publishers}  # of this event loop
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep_numbering())
             for name in self._publishers:

@@ -23,6 +23,7 @@ from uploadcore.errors import (
     PartsMissingError,
     PartsRejectedError,
     StorageFullError,
+    StoreOverloadedError,
     StoreUnavailableError,
     UploadCoreError,
     VersionConflictError,
@@ -137,12 +138,15 @@ class UploadSteps(Cleaning):
             PartsMissingError: The store refused the parts; the upload is `uploading` again.
             ChecksumMismatchError: The store found another checksum before assembling; likewise.
             StorageFullError: The store has no room to assemble it in; likewise.
+            StoreOverloadedError: Too many wait for the store, and it was not told to; likewise.
             VersionConflictError: Somebody else took over.
         """
         async with self._held(upload) as held:
             try:
                 return await self._assemble(held, parts)
             except StoreUnavailableError:
+                if held.upload.state is not UploadState.COMPLETING:
+                    raise
                 return await self._advance(held, Upload.lease_given_up)
             except asyncio.CancelledError:
                 if held.upload.state is UploadState.COMPLETING:
@@ -178,6 +182,10 @@ class UploadSteps(Cleaning):
             await self.store.complete_multipart(upload.address, parts, size=expected.size, checksum=checksum)
         except NoSuchMultipartError:
             return False
+        except StoreOverloadedError:
+            if is_first_try:  # nothing is in doubt: no call was made, and none before it
+                await self._advance(held, Upload.assembly_rejected)
+            raise
         except StoreUnavailableError:
             log.info("upload %s: completion is in doubt, looking", upload.id, extra={"upload_id": upload.id})
         except StorageFullError as exc:

@@ -103,6 +103,7 @@ class Sweeper:
             task.cancel()
         await asyncio.gather(*self._underway.values(), return_exceptions=True)
         await self._orphans.close()
+        self._slots = asyncio.Semaphore(AT_ONCE)  # opened again, it may be in another event loop
 
     # --- a pass ---------------------------------------------------------------------------------------------------
 

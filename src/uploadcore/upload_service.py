@@ -156,31 +156,28 @@ class UploadService:
         upload = await self._initiation.recorded(asked, idempotency_key)
         parts: tuple[SignedPart, ...] = ()
         try:
-            upload = await self._opened(upload, idempotency_key)
+            upload = await self._opened(upload)
             if sign and upload.state is UploadState.UPLOADING and self._url_life(upload) > timedelta(0):
                 count = upload.plan.part_count or upload.plan.max_parts
                 parts = await self._signed(upload, range(1, min(sign, count) + 1), NO_CHECKSUMS, NO_LENGTHS)
         except asyncio.CancelledError:
+            self._initiation.caller_went_away(upload.id, idempotency_key)
+            raise
+        except StoreUnavailableError as exc:
             if idempotency_key is None:  # nobody can come back to it
                 with suppress(UploadCoreError):
-                    upload = await self._steps.read(upload.id)
-                    await self._steps.save(upload.abort_requested(self._steps.lease))
-            raise
+                    await self.abort(upload.id, owner=upload.owner)
+                raise
+            raise type(exc)(f"{exc.message}; try again with the same idempotency key") from exc
         return UploadView.of(upload, parts)
 
-    async def _opened(self, upload: Upload, key: str | None) -> Upload:
+    async def _opened(self, upload: Upload) -> Upload:
         """Open it, if it is `pending` under a lease of ours; wait for whoever took over, if we were too slow."""
         while upload.state is UploadState.PENDING:
             try:
                 upload = await self._steps.open(upload)
             except VersionConflictError:
                 upload = await self._initiation.replayed(upload.id)
-            except StoreUnavailableError as exc:
-                if key is None:  # nobody can come back to it
-                    with suppress(UploadCoreError):
-                        await self.abort(upload.id, owner=upload.owner)
-                    raise
-                raise type(exc)(f"{exc.message}; try again with the same idempotency key") from exc
         return upload
 
     # --- read -----------------------------------------------------------------------------------------------------
@@ -353,7 +350,7 @@ class UploadService:
             StorageFullError: The store has no room to assemble it in; the upload stays as it is.
             UploadBusyError: It is just being opened.
             UploadClosedError: It was aborted, has expired or failed.
-            StoreUnavailableError: The store did not answer; nothing was changed.
+            StoreUnavailableError: The store did not answer, or too many wait for it; nothing was changed.
         """
         for _ in range(ATTEMPTS):
             upload = await self._owned(upload_id, owner)
@@ -421,6 +418,7 @@ class UploadService:
 
     async def close(self) -> None:
         """Stop assembling; leases are given up, so that another process goes on at once."""
+        await self._initiation.close()
         await self._completing.close()
 
     async def _owned(self, upload_id: str, owner: str) -> Upload:

@@ -58,11 +58,15 @@ class MemoryDatabase:
         self._clock = clock or SystemClock()
         self._installation_id = installation_id or uuid.uuid4().hex
         self._tables = _Tables()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._writing = asyncio.Lock()
         self._events_written = asyncio.Event()
 
     async def open(self) -> None:
-        """Get ready: nothing to do."""
+        """Get ready for this event loop: opened again, it may be another."""
+        loop, self._loop = self._loop, asyncio.get_running_loop()
+        if loop is not None and loop is not self._loop:
+            self._writing, self._events_written = asyncio.Lock(), asyncio.Event()
 
     async def close(self) -> None:
         """Let go of nothing: what was committed stays, as it would anywhere else."""

@@ -59,6 +59,7 @@ class PostgresWake:
 
     def open(self) -> None:
         """From now on there is a server to listen to."""
+        self._wake = asyncio.Event()  # of this event loop
         self._is_open = True
 
     def written(self) -> None:

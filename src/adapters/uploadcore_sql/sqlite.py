@@ -69,6 +69,7 @@ class SqliteBackend:
             _engine(partial(self._connect, _as_writer)), name="uploadcore-sql-writer", begin="BEGIN IMMEDIATE"
         )
         self._writing = ConnectionPool([writer], wait=self._patience, what="turn to write")
+        self._events_written = asyncio.Event()  # of this event loop
         try:
             await writer.submit(bring_up_to_date)
             self._installation_id = await writer.submit(_installation)

@@ -86,7 +86,7 @@ class Metrics(Collector):
         self.problems: Counter[str] = Counter(dict.fromkeys(STATUS, 0))
         self._backlog: tuple[Backlog, ...] = ()
         self._backlog_at = float("-inf")
-        self._asking = asyncio.Lock()
+        self._asking: asyncio.Task[None] | None = None
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -111,15 +111,18 @@ class Metrics(Collector):
 
     async def _ask_for_backlog(self, core: UploadCore) -> None:
         """What is pending, or nothing, where the database does not say: an old number would look like a new one."""
-        async with self._asking:
-            if time.monotonic() - self._backlog_at <= BACKLOG_AGE:
-                return
-            try:
-                async with asyncio.timeout(BACKLOG_TIMEOUT):
-                    self._backlog = await core.events.backlog()
-            except (UploadCoreError, TimeoutError):
-                self._backlog = ()
-            self._backlog_at = time.monotonic()
+        if time.monotonic() - self._backlog_at > BACKLOG_AGE:
+            if self._asking is None or self._asking.done():
+                self._asking = asyncio.create_task(self._ask(core))
+            await asyncio.shield(self._asking)  # others wait for the same
+
+    async def _ask(self, core: UploadCore) -> None:
+        try:
+            async with asyncio.timeout(BACKLOG_TIMEOUT):
+                self._backlog = await core.events.backlog()
+        except (UploadCoreError, TimeoutError):
+            self._backlog = ()
+        self._backlog_at = time.monotonic()
 
     def collect(self) -> Iterator[Metric]:
         """Make metrics of what was counted."""

@@ -68,7 +68,7 @@ class Health:
         self._lifecycle = lifecycle
         self._found: Mapping[str, str] = {}
         self._found_at = float("-inf")
-        self._looking = asyncio.Lock()
+        self._looking: asyncio.Task[None] | None = None
 
     @property
     def status(self) -> str:
@@ -81,14 +81,18 @@ class Health:
         """Each port's state; while draining as it was found last, for the load balancer is to hear of that at once."""
         if self._lifecycle.is_draining and self._found:
             return self._found
-        async with self._looking:
-            if time.monotonic() - self._found_at > PROBE_INTERVAL:
-                store, database, cache = await asyncio.gather(
-                    _probed(self._store()), _probed(self._database()), _probed(self._cache())
-                )
-                self._found = {"store": store, "database": database, "cache": cache}
-                self._found_at = time.monotonic()
-            return self._found
+        if time.monotonic() - self._found_at > PROBE_INTERVAL:
+            if self._looking is None or self._looking.done():
+                self._looking = asyncio.create_task(self._look())
+            await asyncio.shield(self._looking)  # others wait for the same
+        return self._found
+
+    async def _look(self) -> None:
+        store, database, cache = await asyncio.gather(
+            _probed(self._store()), _probed(self._database()), _probed(self._cache())
+        )
+        self._found = {"store": store, "database": database, "cache": cache}
+        self._found_at = time.monotonic()
 
     def clock(self) -> Mapping[str, str]:
         """The ports whose clock is not ours, as last heard."""

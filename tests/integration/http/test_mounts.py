@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ from uploadcore import UploadCore
 from uploadcore.errors import ForbiddenError
 from uploadcore_app import load_settings, open_app
 from uploadcore_filesystem import FilesystemObjectStore
-from uploadcore_http import Principal, create_asgi
+from uploadcore_http import Principal, create_asgi, metrics, operations
 from uploadcore_memory import MemoryDatabase, MemoryObjectStore
 
 PREFIX = "/api/uploads-service"
@@ -194,3 +195,20 @@ async def test_a_defect_of_an_authenticator_lets_nobody_in() -> None:
             answers = [await api.get("/v1/uploads"), await api.post("/v1/uploads/x/part-urls", json={})]
 
     assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(500, "internal")] * 2
+
+
+def test_a_global_host_serves_in_one_event_loop_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under its own tests, which have a loop each: also those that ask for the same at once."""
+    monkeypatch.setattr(operations, "PROBE_INTERVAL", -1)
+    monkeypatch.setattr(metrics, "BACKLOG_AGE", -1)
+    core = UploadCore(store=MemoryObjectStore(), database=MemoryDatabase())
+    host = create_asgi(core, authenticate=by_header)
+
+    async def asked(path: str) -> set[int]:
+        transport = httpx.ASGITransport(host, raise_app_exceptions=False, client=PEER)
+        async with core, httpx.AsyncClient(transport=transport, base_url=BASE) as client:
+            answers = await asyncio.gather(*(client.get(path, headers={"x-user": "u_1"}) for _ in range(5)))
+        return {answer.status_code for answer in answers}
+
+    for path in ("/health/ready", "/metrics", "/v1/uploads"):
+        assert asyncio.run(asked(path)) == asyncio.run(asked(path)) == {200}

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import cast
@@ -597,6 +598,29 @@ async def listening(database: SqlDatabase, admin: asyncpg.Connection) -> None:
 async def test_waiting_for_events_ends_by_itself(either: SqlDatabase) -> None:
     await either.events_written(timedelta(0))
     await either.events_written(timedelta(milliseconds=1))
+
+
+async def test_opened_again_in_another_event_loop_it_waits_for_events_as_before(either: SqlDatabase) -> None:
+    async def wakes() -> int:
+        count = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.3):
+                while True:
+                    await either.events_written(HOUR)
+                    count += 1
+        return count
+
+    async def again() -> int:
+        await either.open()
+        try:
+            return await wakes()
+        finally:
+            await either.close()
+
+    await wakes()
+    await either.close()
+
+    assert await asyncio.to_thread(asyncio.run, again()) <= 1
 
 
 async def test_a_relay_of_another_process_on_one_file_finds_what_was_written(database: SqlDatabase, url: str) -> None:

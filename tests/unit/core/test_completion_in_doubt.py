@@ -19,6 +19,7 @@ from uploadcore.errors import (
     PartsMissingError,
     PartsRejectedError,
     StorageFullError,
+    StoreOverloadedError,
     StoreUnavailableError,
     UploadClosedError,
 )
@@ -731,6 +732,38 @@ async def test_what_was_fenced_in_time_waits_for_room_however_long(rig: Rig) -> 
         rig.after(hours=1)
         assert (await rig.core.sweep()).unsettled == 1
         assert rig.only().state is UploadState.COMPLETING
+
+    await rig.core.sweep()
+
+    assert (rig.only().state, rig.bodies) == (UploadState.COMPLETED, [BODY])
+
+
+# --- too many that wait for the store ------------------------------------------------------------------------------
+
+
+async def test_a_call_that_was_not_made_for_want_of_room_is_told_and_can_be_made_again_at_once() -> None:
+    """Where a call in doubt would wait for ten minutes, this one is none."""
+    rig = Rig(capabilities=replace(MEMORY_CAPABILITIES, concurrent_complete=False))
+    upload = await rig.sent()
+    rig.store.faults.fail("complete_multipart", StoreOverloadedError("too many calls wait"))
+
+    with pytest.raises(StoreOverloadedError):
+        await rig.complete(upload.id)
+
+    assert (rig.only().state, rig.only().lease_until) == (UploadState.UPLOADING, None)
+    assert (await rig.complete(upload.id)).file is not None
+
+
+async def test_for_want_of_room_nothing_is_given_up_that_was_called_before(rig: Rig) -> None:
+    await in_doubt(rig)
+    rig.after(hours=25)
+    rig.store.faults.fail("complete_multipart", AWAY)
+    await rig.core.sweep()
+    rig.store.faults.fail("complete_multipart", StoreOverloadedError("too many calls wait"), times=3)
+    for _ in range(3):
+        rig.after(hours=1)
+        assert (await rig.core.sweep()).unsettled == 1
+    assert rig.only().state is UploadState.COMPLETING
 
     await rig.core.sweep()
 

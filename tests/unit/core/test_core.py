@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -157,6 +160,41 @@ async def test_while_there_is_more_to_do_a_pass_follows_at_once_but_does_not_spi
 
     assert 0.2 <= rig.clock.monotonic() - begun_at < 2
     await stopped(background)
+
+
+class CountedDatabase(MemoryDatabase):
+    begun = 0
+
+    @asynccontextmanager
+    async def transaction(self, *, single: bool = False) -> AsyncIterator[Any]:
+        self.begun += 1
+        async with super().transaction(single=single) as tx:
+            yield tx
+
+
+def test_it_may_be_opened_again_in_another_event_loop() -> None:
+    """As by the tests of a host whose core is global: each has a loop of its own."""
+    clock = ManualClock()
+    database, publisher = CountedDatabase(clock=clock), MemoryEventPublisher()
+    core = UploadCore(
+        store=MemoryObjectStore(clock=clock), database=database, publishers={"here": publisher}, clock=clock
+    )
+
+    async def use() -> tuple[int, int]:
+        async with core:
+            await asyncio.gather(*(core.uploads.initiate(owner="u", filename="a", size=1) for _ in range(40)))
+            clock.advance(timedelta(days=1))
+            expired = (await core.sweep()).expired
+            background = asyncio.create_task(core.run_background())
+            await until(lambda: clock.sleepers == 3)  # the sweep, and who numbers and delivers
+            begun = database.begun
+            for _ in range(100):
+                await asyncio.sleep(0)
+            await stopped(background)
+            return expired, database.begun - begun
+
+    assert [asyncio.run(use()), asyncio.run(use())] == [(40, 0), (40, 0)]
+    assert len(publisher.events) == 80
 
 
 # --- what an upload costs -----------------------------------------------------------------------------------------

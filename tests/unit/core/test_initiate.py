@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import anyio
 import pytest
 
-from tests.unit.core.rig import BODY, OWNER, Rig, until
+from tests.unit.core.rig import BODY, OWNER, FaultyCache, Rig, gathered, until
 from uploadcore import Admission, ChecksumAlgorithm, FileStatus, Strategy, UploadConfig, UploadState, UploadView
 from uploadcore.errors import (
     ContentTypeNotAllowedError,
@@ -24,8 +26,9 @@ from uploadcore.errors import (
     StoreUnavailableError,
     TooLargeError,
     UploadBusyError,
+    VersionConflictError,
 )
-from uploadcore_memory import MEMORY_CAPABILITIES, checksum_of
+from uploadcore_memory import MEMORY_CAPABILITIES, ManualClock, checksum_of
 
 MIB = 1024 * 1024
 
@@ -520,6 +523,19 @@ async def gone_away(caller: asyncio.Future[UploadView]) -> None:
         await caller
 
 
+async def given_up(rig: Rig) -> None:
+    """What nobody can come back to is closed, and in time removed from the store."""
+    await until(lambda: rig.only().state is UploadState.ABORTING)
+    rig.after(minutes=5)
+    await rig.core.sweep()
+
+
+async def in_scope(scope: anyio.CancelScope, call: Awaitable[UploadView]) -> UploadView | None:
+    with scope:
+        return await call
+    return None
+
+
 async def test_a_call_without_a_key_that_is_cancelled_is_given_up_and_frees_its_quota() -> None:
     rig = Rig(limits=Admission(max_open_uploads=1))
     held = rig.store.faults.hold("create_multipart")
@@ -527,8 +543,7 @@ async def test_a_call_without_a_key_that_is_cancelled_is_given_up_and_frees_its_
     await held.reached.wait()
 
     await gone_away(caller)
-    rig.after(minutes=5)
-    await rig.core.sweep()
+    await given_up(rig)
 
     assert rig.only().state is UploadState.ABORTED
     await rig.begin()
@@ -548,10 +563,84 @@ async def test_a_call_without_a_key_that_is_cancelled_as_it_signs_is_given_up_to
     await reached.wait()
 
     await gone_away(caller)
-    rig.after(minutes=5)
-    await rig.core.sweep()
+    await given_up(rig)
 
     assert rig.only().state is UploadState.ABORTED
+
+
+@pytest.mark.parametrize("size", [5, 25])
+@pytest.mark.parametrize("scoped", [False, True])
+async def test_a_call_without_a_key_leaves_nothing_open_wherever_it_is_cancelled(size: int, scoped: bool) -> None:
+    """Scoped: as in frameworks where every call awaited from then on is cancelled too."""
+    rig = Rig(cache=FaultyCache(clock=ManualClock()))
+    steps = 0
+    while True:
+        steps += 1
+        scope = anyio.CancelScope()
+        caller = asyncio.ensure_future(in_scope(scope, rig.begin(size, sign=1)))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        (scope.cancel if scoped else caller.cancel)()
+        (answer,) = await gathered(caller)
+        if isinstance(answer, UploadView):
+            break
+        await rig.core.uploads.close()
+        rig.after(minutes=5)
+        await rig.core.sweep()
+        assert rig.database.inner.open_quota(OWNER) == (0, 0), f"cancelled at step {steps}"
+    assert steps > 3
+
+
+async def test_what_was_saved_as_its_caller_went_away_does_not_keep_it_from_being_given_up(rig: Rig) -> None:
+    held = rig.store.faults.hold("create_multipart")
+    caller = asyncio.ensure_future(rig.begin())
+    await held.reached.wait()
+    rig.database.faults.pass_by("transaction")  # which gives the lease up
+    rig.database.faults.fail("transaction", VersionConflictError("overtaken"))
+
+    await gone_away(caller)
+    await given_up(rig)
+
+    assert rig.only().state is UploadState.ABORTED
+
+
+async def test_a_call_without_a_key_that_is_cancelled_as_it_waits_for_the_database_writes_nothing(rig: Rig) -> None:
+    held = rig.database.faults.hold("transaction")
+    caller = asyncio.ensure_future(rig.begin())
+    await held.reached.wait()
+
+    await gone_away(caller)
+    held.let_go()
+    await rig.core.uploads.close()
+
+    assert rig.database.inner.uploads == {}
+
+
+@pytest.mark.parametrize("size", [5, 25])
+async def test_what_can_not_be_signed_is_given_up_where_nobody_can_come_back(
+    rig: Rig, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def no_credentials(*_: object, **__: object) -> None:
+        raise StoreUnavailableError("no credentials to sign with")
+
+    for name in ("presign_put", "presign_parts"):
+        monkeypatch.setattr(rig.store, name, no_credentials)
+
+    with pytest.raises(StoreUnavailableError, match=r"^no credentials to sign with$"):
+        await rig.begin(size, sign=1)
+
+    assert rig.only().state is UploadState.ABORTED
+    assert rig.database.inner.open_quota(OWNER) == (0, 0)
+
+
+async def test_what_can_not_be_signed_is_there_for_a_retry_with_its_key(rig: Rig) -> None:
+    rig.store.faults.fail("presign", StoreUnavailableError("no credentials to sign with"))
+    with pytest.raises(StoreUnavailableError, match="try again with the same idempotency key"):
+        await rig.begin(sign=1, idempotency_key="k")
+
+    again = await rig.begin(sign=1, idempotency_key="k")
+
+    assert (again.id, len(again.parts)) == (rig.only().id, 1)
 
 
 async def test_a_call_with_a_key_that_is_cancelled_can_be_made_again(rig: Rig) -> None:

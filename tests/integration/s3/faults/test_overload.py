@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import httpx
@@ -12,8 +12,9 @@ import httpx
 from tests.integration.http.service import BASE, KEY, PEER, bearer
 from tests.integration.s3.faults.scripted import ScriptedS3, hangs
 from tests.integration.s3.faults.stores import BUCKET, Bench, at_most, until
-from uploadcore import UploadCore
+from uploadcore import UploadCore, UploadState
 from uploadcore.errors import StoreOverloadedError, StoreUnavailableError
+from uploadcore.ports import StoreCapabilities
 from uploadcore.upload import Address
 from uploadcore_http import JwtAuthenticator, SharedKey, create_asgi
 from uploadcore_memory import MemoryCache, MemoryDatabase
@@ -71,6 +72,34 @@ async def test_while_the_store_hangs_all_that_does_not_need_it_goes_on(
         answers = await asyncio.gather(*stuck)
         assert {answer.status_code for answer in answers} <= {200, 202, 503}
         assert (await api.post(f"{path}/complete", json={})).status_code == 200, "its threads are given back"
+
+
+async def test_a_completion_that_finds_no_room_is_told_so_and_goes_on_as_soon_as_there_is_some(
+    bench_of: Callable[..., Any], far: ScriptedS3
+) -> None:
+    """Where the store may be harmed by two completions at once, none may be in doubt that was not begun."""
+    bench: Bench = await bench_of(is_open=False, timeouts=PATIENT, capabilities=StoreCapabilities())
+    async with UploadCore(store=bench.store, database=MemoryDatabase()) as core:
+        uploads = [
+            await core.uploads.initiate(owner="u_1", filename="a", size=1, part_size=1, sign=1) for _ in range(81)
+        ]
+        for upload in uploads:
+            assert (await bench.redeem(upload.parts[0].request, b"x")).status_code == 200
+        far.always("complete", hangs)
+
+        completing = [asyncio.ensure_future(core.uploads.complete(upload.id, owner="u_1")) for upload in uploads]
+        async with at_most(10):
+            [turned_away], _ = await asyncio.wait(completing, return_when=asyncio.FIRST_COMPLETED)
+        assert isinstance(turned_away.exception(), StoreOverloadedError)
+
+        far.heal()
+        upload = uploads[completing.index(turned_away)]
+        async with at_most(10):
+            while (await core.uploads.get(upload.id, owner="u_1")).state is not UploadState.COMPLETED:
+                with suppress(StoreOverloadedError):
+                    await core.uploads.complete(upload.id, owner="u_1")
+        for one in completing:
+            one.cancel()
 
 
 async def test_who_finds_no_room_at_the_store_is_told_so_at_once(bench_of: Callable[..., Any], far: ScriptedS3) -> None:
