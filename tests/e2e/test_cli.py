@@ -375,6 +375,23 @@ def test_a_full_disk_is_one_clear_line(service: Service, blob: Callable[..., Pat
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.parametrize("arguments", ["events backlog", "doctor --json", "migrate"])
+def test_what_there_is_no_room_to_write_is_one_clear_line(tmp_path: Path, arguments: str) -> None:
+    with Path("/dev/full").open("w") as full:  # a disk without room
+        ran = subprocess.run(
+            [*COMMAND, *arguments.split()],
+            env={**os.environ, "UPLOADCORE_DATA_DIR": str(tmp_path / "data")},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+            check=False,
+            timeout=60,
+        )
+
+    assert (ran.returncode, ran.stderr) == (8, "uploadcore: no room left to write the output\n")
+
+
 def test_a_port_that_is_taken_is_one_clear_line(service: Service, tmp_path: Path) -> None:
     ran = subprocess.run(
         [*COMMAND, "serve", "--port", str(service.port), "--data-dir", str(tmp_path / "other")],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from uploadcore_app import ConfigurationError, Settings, is_loopback, load_settings, misspelled
+from uploadcore_app import ConfigurationError, Settings, is_loopback, load_settings, misspelled, open_app
 
 KEY = "a secret of 32 bytes or more, please"
 DOC = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -36,6 +37,20 @@ def test_a_folder_whose_name_is_not_plain_is_quoted_in_the_url(tmp_path: Path) -
     settings = load_settings(data_dir=tmp_path / "a b#c")
 
     assert settings.storage_url.endswith("/a%20b%23c/files")
+
+
+@pytest.mark.parametrize("name", ["feature%2Fuploads", "really?", "a b#c"])
+def test_the_embedded_defaults_are_all_in_the_folder_whatever_its_name(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+
+    async def opened() -> None:
+        async with open_app(load_settings(data_dir=folder)):
+            pass
+
+    asyncio.run(opened())
+
+    assert {"files", "uploadcore.db"} <= {path.name for path in folder.iterdir()}
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_variables_are_read_and_arguments_come_before_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,9 +80,16 @@ def test_variables_are_read_and_arguments_come_before_them(monkeypatch: pytest.M
         ({"sweep_interval": "0"}, "UPLOADCORE_SWEEP_INTERVAL: "),
         ({"relay_interval": "0"}, "UPLOADCORE_RELAY_INTERVAL: "),
         ({"url_lifetime": "8d"}, "UPLOADCORE_URL_LIFETIME: "),
+        ({"url_lifetime": "0.5"}, "UPLOADCORE_URL_LIFETIME: "),
         ({"max_size": "big"}, "UPLOADCORE_MAX_SIZE: "),
+        ({"max_size": "8EiB"}, "UPLOADCORE_MAX_SIZE: "),
+        ({"max_unknown_size": "8EiB"}, "UPLOADCORE_MAX_UNKNOWN_SIZE: "),
+        ({"max_bytes_in_flight": "8EiB"}, "UPLOADCORE_MAX_BYTES_IN_FLIGHT: "),
+        ({"max_open_uploads": str(2**63)}, "UPLOADCORE_MAX_OPEN_UPLOADS: "),
         ({"public_url": "uploads.example.com"}, "UPLOADCORE_PUBLIC_URL: is a web address"),
         ({"public_url": "https://a.example/?x=1"}, "UPLOADCORE_PUBLIC_URL: is a web address"),
+        ({"public_url": "https://a.example:84844"}, "UPLOADCORE_PUBLIC_URL: names no port"),
+        ({"public_url": "https://a.example:port"}, "UPLOADCORE_PUBLIC_URL: names no port"),
         ({"cors_origins": "*"}, "UPLOADCORE_CORS_ORIGINS: '*' is not an origin"),
         ({"cors_origins": "https://a.example/app"}, "is not an origin"),
         ({"cors_origins": "https://a.example/"}, "'https://a.example/' is not an origin as browsers send it"),
@@ -104,6 +126,7 @@ def test_variables_are_read_and_arguments_come_before_them(monkeypatch: pytest.M
             "UPLOADCORE_AUTH_JWKS_URL is https",
         ),
         ({"auth_jwks_url": "file:///etc/keys"}, "UPLOADCORE_AUTH_JWKS_URL: is a web address"),
+        ({"auth_jwks_url": "https://a.example:99999/jwks"}, "UPLOADCORE_AUTH_JWKS_URL: names no port"),
         ({"auth_jwt_algorithms": "HS256 RS256"}, "UPLOADCORE_AUTH_JWT_ALGORITHMS: is a choice of"),
         ({"auth_jwt_algorithms": "none"}, "UPLOADCORE_AUTH_JWT_ALGORITHMS: is a choice of"),
         ({"rate_limit": "often"}, "UPLOADCORE_RATE_LIMIT: is a number and a time"),

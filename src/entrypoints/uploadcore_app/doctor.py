@@ -51,7 +51,10 @@ async def examine(
             )
         except UploadCoreError as exc:
             yield Finding(
-                f"{port}.reachable", Verdict.FAILED, exc.message, "see that it runs, and that the URL is right"
+                f"{port}.reachable",
+                Verdict.FAILED,
+                exc.message,
+                "put right what it says; where nobody answers, see that it runs, and that the URL is right",
             )
 
 

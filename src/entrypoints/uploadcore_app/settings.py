@@ -35,6 +35,8 @@ _MEDIA_TYPE = re.compile(rf"{_NAME}/({_NAME}|\*)")
 _ORIGIN = re.compile(r"(http(?!.*:80$)|https(?!.*:443$))://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:(?P<port>[1-9][0-9]{0,4}))?")
 """As browsers write it, whose word is compared with ours: no port that is the scheme's own. Source: RFC 6454, section 6.2."""
 _PORT_MAX = 65_535
+_STORABLE = 2**63 - 1
+"""Largest integer of a database: with more as a limit, it would refuse every upload."""
 _DESTINATION = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
@@ -130,13 +132,13 @@ class Settings(BaseSettings):
     public_url: str | None = None
     key_prefix: str = Field(default="uploads", pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$", max_length=128)
     part_size_min: ByteSize | None = Field(default=None, ge=1)
-    url_lifetime: Duration = Field(default=timedelta(minutes=15), gt=timedelta(0), le=timedelta(days=7))
+    url_lifetime: Duration = Field(default=timedelta(minutes=15), ge=timedelta(seconds=1), le=timedelta(days=7))
     upload_lifetime: Duration = Field(default=timedelta(days=1), gt=timedelta(0), le=timedelta(days=365))
     file_cache_ttl: Duration = Field(default=timedelta(minutes=1), gt=timedelta(0), le=timedelta(hours=1))
-    max_size: ByteSize | None = None
-    max_unknown_size: ByteSize = ByteSize(10 * 1024**3)
-    max_open_uploads: int | None = Field(default=None, ge=1)
-    max_bytes_in_flight: ByteSize | None = None
+    max_size: ByteSize | None = Field(default=None, le=_STORABLE)
+    max_unknown_size: ByteSize = Field(default=ByteSize(10 * 1024**3), le=_STORABLE)
+    max_open_uploads: int | None = Field(default=None, ge=1, le=_STORABLE)
+    max_bytes_in_flight: ByteSize | None = Field(default=None, le=_STORABLE)
     content_types: Words = ()
     auth_jwt_key: SecretStr | None = None
     auth_jwks_url: str | None = None
@@ -167,6 +169,10 @@ class Settings(BaseSettings):
         parts = urlsplit(value)
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
             raise ValueError("is a web address such as https://uploads.example.com, without query or fragment")
+        try:
+            parts.port  # noqa: B018 - raises where it is none
+        except ValueError as exc:
+            raise ValueError("names no port") from exc
         return value.rstrip("/")
 
     @field_validator("cors_origins")
@@ -271,7 +277,7 @@ class Settings(BaseSettings):
     @property
     def database_url(self) -> str:
         """The database to use. Four slashes: the path is absolute."""
-        return self.database or f"sqlite:///{self.data_dir.absolute() / 'uploadcore.db'}"
+        return self.database or f"sqlite:///{quote(str(self.data_dir.absolute() / 'uploadcore.db'))}"
 
     def check_exposure(self) -> None:
         """Refuse to serve everybody as the developer.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from importlib import import_module
 from typing import Any
 
@@ -80,6 +81,10 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except UploadCoreError as exc:
             raise of_error(exc) from exc
+        except OSError as exc:
+            if exc.errno != errno.ENOSPC:
+                raise
+            raise CommandError(f"no room left to write {exc.filename or 'the output'}", ExitStatus.FULL) from exc
         except KeyboardInterrupt:
             raise CommandError("stopped", ExitStatus.INTERRUPTED) from None
 

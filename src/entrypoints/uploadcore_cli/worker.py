@@ -20,6 +20,7 @@ from uploadcore_cli.failures import CommandError, ExitStatus
 from uploadcore_cli.service import DATA_DIR, SWEPT
 from uploadcore_cli.settings import settings_from
 from uploadcore_http.background import in_background
+from uploadcore_http.lifecycle import say
 from uploadcore_http.logs import configure_logging
 from uploadcore_http.scraping import metrics_served
 
@@ -85,7 +86,7 @@ def _first_signal() -> asyncio.Future[signal.Signals]:
 async def _work(settings: Settings) -> int:
     """Sweep and relay until cancelled."""
     async with open_app(settings, waits=True) as app, metrics_served(app), in_background(app.core):
-        click.echo("uploadcore is working")
+        say("uploadcore is working")
         await asyncio.get_running_loop().create_future()
     return ExitStatus.OK
 

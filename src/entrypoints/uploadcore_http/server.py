@@ -26,6 +26,7 @@ from litestar import Litestar
 
 from uploadcore_app import ConfigurationError, Settings, is_loopback, load_settings, misspelled
 from uploadcore_http.application import Running, create_app
+from uploadcore_http.lifecycle import say
 from uploadcore_http.logs import configure_logging
 from uploadcore_http.protocol import BoundedHttpProtocol
 
@@ -70,7 +71,7 @@ def serve(settings: Settings, *, announce: TextIO | None = None) -> int:
     with listener:
         bound = settings.model_copy(update={"port": listener.getsockname()[1]})
         application = create_app(bound)
-        return uvloop.run(_Service(application, bound, listener, announce or sys.stdout).run())
+        return uvloop.run(_Service(application, bound, listener, announce).run())
 
 
 def main() -> int:
@@ -122,7 +123,9 @@ class _Server(uvicorn.Server):
 class _Service:
     """One run of the service: open, serve, drain, close."""
 
-    def __init__(self, application: Litestar, settings: Settings, listener: socket.socket, announce: TextIO) -> None:
+    def __init__(
+        self, application: Litestar, settings: Settings, listener: socket.socket, announce: TextIO | None
+    ) -> None:
         self._running = Running.of(application)
         self._settings = settings
         self._listener = listener
@@ -193,8 +196,7 @@ class _Service:
             return
         self._has_said_so = True
         gc.freeze()
-        self._announce.write(f"uploadcore is serving on {self._address}\n")
-        self._announce.flush()
+        say(f"uploadcore is serving on {self._address}", self._announce)
 
     @property
     def _address(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -80,6 +81,33 @@ class Announced(io.StringIO):
 
 serve(load_settings(), announce=Announced())
 """
+
+
+@pytest.mark.parametrize("command", ["serve", "worker"])
+def test_a_line_that_nobody_can_be_told_keeps_nobody_from_starting(tmp_path: Path, command: str) -> None:
+    log = tmp_path / "service.log"
+    given = {"data_dir": str(tmp_path / "data"), "port": "0", "drain_delay": "0", "log_format": "json"}
+    with Path("/dev/full").open("w") as full, log.open("w") as stderr:  # a disk without room
+        process = subprocess.Popen(
+            [sys.executable, "-m", "uploadcore_cli.main", command],
+            env=environment(**given),
+            stdout=full,
+            stderr=stderr,
+            cwd=tmp_path,
+        )
+    try:
+        end = time.monotonic() + 60
+        while "could not be said" not in log.read_text() and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.05)
+        process.terminate()
+        status = process.wait(timeout=40)
+    finally:
+        process.kill()
+        process.wait()
+
+    assert status == 0
+    assert "No space left on device" in log.read_text()
+    assert "Traceback" not in log.read_text()
 
 
 def test_what_was_made_to_serve_is_no_matter_for_the_garbage_collector(tmp_path: Path) -> None:
