@@ -135,6 +135,7 @@ def test_variables_are_read_and_arguments_come_before_them(monkeypatch: pytest.M
         ({"metrics_token": "short"}, "UPLOADCORE_METRICS_TOKEN: "),
         ({"log_format": "xml"}, "UPLOADCORE_LOG_FORMAT: "),
         ({"key_prefix": "/x/"}, "UPLOADCORE_KEY_PREFIX: "),
+        ({"key_prefix": "a/../b"}, "UPLOADCORE_KEY_PREFIX: has a segment '.' or '..'"),
         ({"part_size_min": "0"}, "UPLOADCORE_PART_SIZE_MIN: "),
         ({"events": "https://a.example/#secret=hunter2"}, "UPLOADCORE_EVENTS: is name=URL for each destination"),
         ({"events": "a=https://a.example/ B=redis://b"}, "word 2 is not: a name is"),

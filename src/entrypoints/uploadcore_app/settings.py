@@ -175,6 +175,13 @@ class Settings(BaseSettings):
             raise ValueError("names no port") from exc
         return value.rstrip("/")
 
+    @field_validator("key_prefix")
+    @classmethod
+    def _stays_in_urls(cls, value: str) -> str:
+        if {".", ".."} & set(value.split("/")):
+            raise ValueError("has a segment '.' or '..', which clients take out of a URL")
+        return value
+
     @field_validator("cors_origins")
     @classmethod
     def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:

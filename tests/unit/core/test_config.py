@@ -17,6 +17,7 @@ from uploadcore import UploadConfig
         ({"url_lifetime": timedelta(days=7, seconds=1)}, "url_lifetime"),
         ({"lease": timedelta(seconds=10)}, "lease_renewal"),
         ({"lease_renewal": timedelta(0)}, "lease_renewal"),
+        ({"key_prefix": "a/../b"}, "no segment"),
         ({"upload_lifetime": timedelta(0)}, "upload_lifetime"),
         ({"cache_ttl": timedelta(0)}, "cache_ttl"),
         ({"file_cache_ttl": timedelta(0)}, "file_cache_ttl"),
