@@ -202,7 +202,8 @@ class Relay:
                 room = AT_ONCE - len(underway)
                 if not is_kept_up:
                     room = 0 if is_over else min(left, room)
-                claimed = await self._record_and_claim(destination, tried, room)
+                can_wait = bool(underway) and not tried
+                claimed = await self._record_and_claim(destination, tried, room, can_wait=can_wait)
                 report = _counted(report, tried)
                 self._count(tried)
                 fruitless = 0 if any(isinstance(one, Delivery) for one in tried) else fruitless + len(tried)
@@ -241,13 +242,20 @@ class Relay:
                 delivery, outcome = one.delivery, "dead" if one.retry_after is None else "failed"
             self._tally.deliveries[delivery.destination, delivery.event.type, outcome] += 1
 
-    async def _record_and_claim(self, destination: str, tried: Sequence[_Tried], room: int) -> list[Delivery]:
-        async with self._database.transaction(single=not tried) as tx:
-            if arrived := [delivery for delivery in tried if isinstance(delivery, Delivery)]:
-                await tx.outbox.delivered(arrived)
-            if failures := [failure for failure in tried if isinstance(failure, FailedDelivery)]:
-                await tx.outbox.failed(failures)
-            return await tx.outbox.claim(destination, room, lease=CLAIM_LEASE) if room else []
+    async def _record_and_claim(
+        self, destination: str, tried: Sequence[_Tried], room: int, *, can_wait: bool = False
+    ) -> list[Delivery]:
+        try:
+            async with self._database.transaction(single=not tried) as tx:
+                if arrived := [delivery for delivery in tried if isinstance(delivery, Delivery)]:
+                    await tx.outbox.delivered(arrived)
+                if failures := [failure for failure in tried if isinstance(failure, FailedDelivery)]:
+                    await tx.outbox.failed(failures)
+                return await tx.outbox.claim(destination, room, lease=CLAIM_LEASE) if room else []
+        except UploadCoreError:
+            if not can_wait:
+                raise
+            return []  # it is asked again: what is under way meanwhile is not broken off
 
     async def _attempt(self, publisher: EventPublisher, delivery: Delivery) -> _Tried:
         """Deliver; what became of it.

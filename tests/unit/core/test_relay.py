@@ -661,6 +661,27 @@ async def test_in_the_background_what_becomes_due_while_a_delivery_hangs_is_foun
     await stopped(background)
 
 
+async def test_in_the_background_a_delivery_under_way_is_not_broken_off_since_the_database_is_away_for_a_moment() -> (
+    None
+):
+    holding = Holding()
+    rig = Rig(publisher=holding)
+    await rig.completed()
+    background = asyncio.create_task(rig.core.run_background())
+    await until(lambda: holding.begun == 1 and rig.clock.sleepers >= 3)
+    rig.database.faults.fail("transaction", DatabaseUnavailableError("away"), times=4)
+    for _ in range(4):
+        rig.after(seconds=1)
+        await until(lambda: rig.clock.sleepers >= 3)
+
+    rig.database.faults.heal()
+    holding.gate.set()
+    await until(lambda: len(holding.events) == 1)
+
+    assert holding.begun == 1
+    await stopped(background)
+
+
 async def test_in_the_background_a_backlog_larger_than_a_pass_does_not_wait_for_a_delivery_that_hangs() -> None:
     holding = Holding()
     rig = Rig(publisher=holding, config=UploadConfig(batch=2))
