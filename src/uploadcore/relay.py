@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from types import MappingProxyType
+from typing import Any
 
 from uploadcore.config import UploadConfig
 from uploadcore.errors import DeliveryError, InvalidRequestError, UndeliverableError, UploadCoreError
@@ -42,7 +43,7 @@ LONGEST_RETRY = timedelta(hours=1)
 LONGEST_ERROR = 500
 """Characters kept of what went wrong."""
 BUSY_PAUSE = 0.1
-"""Seconds between passes while there is more to do: a pass over what keeps failing must not spin."""
+"""Seconds of a pause when as many deliveries as a pass has have failed in a row: working through what keeps failing must not spin."""
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 """Of a destination: it stands in settings, metrics and the database."""
 
@@ -179,35 +180,60 @@ class Relay:
     async def deliver(self, destination: str) -> DeliveryReport:
         """One pass at one destination: deliver what is due, as many events as a pass may take on.
 
-        What was tried is recorded, and more is claimed, in one transaction, as soon as any delivery has ended: a slow one keeps none waiting.
-
         Raises:
             DatabaseUnavailableError: It can't be asked, or told.
         """
+        return await self._deliver(destination, is_kept_up=False)
+
+    async def _deliver(self, destination: str, *, is_kept_up: bool) -> DeliveryReport:
+        """Deliver what is due, until a pass is full; or, kept up, for as long as there is any.
+
+        What was tried is recorded, and more is claimed, in one transaction, as soon as any delivery has ended. Kept up, what becomes due meanwhile
+        is claimed, too, though none has ended: one that hangs, hangs alone.
+        """
         publisher = self._publishers[destination]
         report = DeliveryReport()
-        left, ends_at = self._config.batch, self._clock.monotonic() + PASS_TIME
+        left, ends_at, fruitless = self._config.batch, self._clock.monotonic() + PASS_TIME, 0
         underway: dict[asyncio.Task[_Tried], Delivery] = {}
         tried: list[_Tried] = []
+        news: asyncio.Task[None] | None = None
         try:
             while True:
-                is_over = self._clock.monotonic() >= ends_at
-                room = 0 if is_over else min(left, AT_ONCE - len(underway))
-                claimed = await self._record_and_claim(destination, tried, room)
+                is_over = not is_kept_up and self._clock.monotonic() >= ends_at
+                room = AT_ONCE - len(underway)
+                if not is_kept_up:
+                    room = 0 if is_over else min(left, room)
+                can_wait = bool(underway) and not tried
+                claimed = await self._record_and_claim(destination, tried, room, can_wait=can_wait)
                 report = _counted(report, tried)
                 self._count(tried)
+                fruitless = 0 if any(isinstance(one, Delivery) for one in tried) else fruitless + len(tried)
                 tried = []
                 left -= len(claimed)
                 underway |= {asyncio.create_task(self._attempt(publisher, delivery)): delivery for delivery in claimed}
                 if not underway:
-                    return replace(report, more=left == 0 or is_over)
-                ended, _ = await asyncio.wait(underway, return_when=asyncio.FIRST_COMPLETED)
-                for task in ended:
+                    return replace(report, more=left <= 0 or is_over)
+                if is_kept_up and fruitless >= self._config.batch:
+                    fruitless = 0
+                    await self._clock.sleep(BUSY_PAUSE)
+                waited_for: set[asyncio.Task[Any]] = set(underway)
+                if is_kept_up and len(underway) < AT_ONCE:
+                    if news is None or news.done():
+                        news = asyncio.create_task(self._news(destination))
+                    waited_for.add(news)
+                ended, _ = await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
+                for task in ended & underway.keys():
                     del underway[task]
                     tried.append(task.result())
         finally:
+            if news is not None:
+                news.cancel()
             if underway or tried:
                 await self._give_up(underway, tried)
+
+    async def _news(self, destination: str) -> None:
+        """Until something may be due there that was not."""
+        await woken(self._wakes[destination], self._clock, self._config.relay_interval)
 
     def _count(self, tried: Sequence[_Tried]) -> None:
         for one in tried:
@@ -217,13 +243,20 @@ class Relay:
                 delivery, outcome = one.delivery, "dead" if one.retry_after is None else "failed"
             self._tally.deliveries[delivery.destination, delivery.event.type, outcome] += 1
 
-    async def _record_and_claim(self, destination: str, tried: Sequence[_Tried], room: int) -> list[Delivery]:
-        async with self._database.transaction(single=not tried) as tx:
-            if arrived := [delivery for delivery in tried if isinstance(delivery, Delivery)]:
-                await tx.outbox.delivered(arrived)
-            if failures := [failure for failure in tried if isinstance(failure, FailedDelivery)]:
-                await tx.outbox.failed(failures)
-            return await tx.outbox.claim(destination, room, lease=CLAIM_LEASE) if room else []
+    async def _record_and_claim(
+        self, destination: str, tried: Sequence[_Tried], room: int, *, can_wait: bool = False
+    ) -> list[Delivery]:
+        try:
+            async with self._database.transaction(single=not tried) as tx:
+                if arrived := [delivery for delivery in tried if isinstance(delivery, Delivery)]:
+                    await tx.outbox.delivered(arrived)
+                if failures := [failure for failure in tried if isinstance(failure, FailedDelivery)]:
+                    await tx.outbox.failed(failures)
+                return await tx.outbox.claim(destination, room, lease=CLAIM_LEASE) if room else []
+        except UploadCoreError:
+            if not can_wait:
+                raise
+            return []  # it is asked again: what is under way meanwhile is not broken off
 
     async def _attempt(self, publisher: EventPublisher, delivery: Delivery) -> _Tried:
         """Deliver; what became of it.
@@ -304,18 +337,14 @@ class Relay:
 
     async def _keep_delivering(self, destination: str) -> None:
         while True:
-            report = DeliveryReport()
             try:
-                report = await self.deliver(destination)
+                await self._deliver(destination, is_kept_up=True)
             except UploadCoreError as exc:
                 told = {"destination": destination, "code": exc.code}
                 log.warning("relay to %s failed: %s", destination, exc.message, extra=told)
             except Exception:
                 log.exception("relay to %s: a defect", destination, extra={"destination": destination})
-            if not report.more:
-                await woken(self._wakes[destination], self._clock, self._config.relay_interval)
-            elif not report.delivered:
-                await self._clock.sleep(BUSY_PAUSE)
+            await self._news(destination)
 
 
 _Tried = Delivery | FailedDelivery

@@ -11,6 +11,7 @@ What of redis-py 8 this rests on, each with a test:
 - It would read the authorities' certificates anew for each connection: tens of milliseconds in which nothing else goes on. So all share one
   context.
 - It would have names resolved on the executor that everybody shares, once for each connection. So its connections ask `HostNames`.
+- A connection to a server that was made a replica would be kept, and each write on it refused; only those of Sentinel are closed. Here all are.
 - Its blocking pool may lose a connection when a call is cancelled while it gives one back. So its pools do not wait: ours does.
 """
 
@@ -26,6 +27,7 @@ from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
+from redis.exceptions import ReadOnlyError
 
 from uploadcore.errors import InvalidRequestError
 from uploadcore_redis.names import HostNames
@@ -127,6 +129,14 @@ def _adapted(kind: type[Any], names: HostNames, context: ssl.SSLContext | None) 
                         return
                 self._address = last
                 await super()._connect()
+
+        async def read_response(self, *arguments: Any, **options: Any) -> Any:
+            try:
+                return await super().read_response(*arguments, **options)
+            except ReadOnlyError:
+                # The name may lead to another server by now.
+                await self.disconnect()
+                raise
 
         def _connection_arguments(self) -> dict[str, Any]:
             arguments = {**super()._connection_arguments(), "host": self._address}

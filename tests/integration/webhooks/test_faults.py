@@ -138,6 +138,21 @@ async def test_who_says_200_has_it_whatever_becomes_of_the_rest(
     assert [got.headers["webhook-id"] for got in receiver.received] == ["upload-1-4", "upload-2-4"]
 
 
+async def test_who_says_200_in_time_has_it_though_the_rest_does_not_end_in_time(
+    receiver: Receiver, publisher_for: PublisherFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uploadcore_webhooks.publisher.ANSWER_TIMEOUT", 60.0)
+    monkeypatch.setattr("uploadcore_webhooks.publisher.MAX_CONNECTIONS", 1)
+    publisher = await publisher_for(url_of(receiver, "timeout=3"))
+    receiver.answer = dripping(OK + b"Content-Length: 1000000\r\n\r\n", b"x")
+
+    await publisher.publish(event(1))
+    receiver.answer = status(204)
+    await publisher.publish(event(2))
+
+    assert [got.headers["webhook-id"] for got in receiver.received] == ["upload-1-4", "upload-2-4"]
+
+
 @pytest.mark.parametrize(
     ("answer", "told"),
     [

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.unit.core.rig import OWNER, Rig, until
 from uploadcore import Event, UploadConfig, UploadCore
 from uploadcore.errors import DatabaseUnavailableError, DeliveryError, InvalidRequestError, UndeliverableError
-from uploadcore.relay import LONGEST_RETRY, RelayReport, retry_after
+from uploadcore.relay import AT_ONCE, BUSY_PAUSE, LONGEST_RETRY, RelayReport, retry_after
 from uploadcore_memory import ManualClock, MemoryDatabase, MemoryEventPublisher, MemoryObjectStore
 
 
@@ -38,6 +38,11 @@ def types(publisher: MemoryEventPublisher) -> list[str]:
 async def delivered(rig: Rig) -> int:
     """One pass; how many arrived."""
     return (await rig.core.relay()).delivered
+
+
+def failed(rig: Rig) -> int:
+    """Deliveries so far that did not arrive, and are tried again."""
+    return sum(count for (*_, outcome), count in rig.core.tally.deliveries.items() if outcome == "failed")
 
 
 async def dead(rig: Rig) -> list[tuple[str, str]]:
@@ -607,18 +612,86 @@ async def test_in_the_background_what_another_process_has_written_is_found_withi
 async def test_in_the_background_a_backlog_is_worked_off_without_pause_and_failures_without_haste() -> None:
     publisher = MemoryEventPublisher()
     rig = Rig(publisher=publisher, config=UploadConfig(batch=1))
-    for _ in range(4):
+    for _ in range(100):
         await rig.completed()
-    background = asyncio.create_task(rig.core.run_background())
-    await until(lambda: len(publisher.events) == 4)
     publisher.fail_with = OSError("away")
-    await rig.completed()
-    await until(lambda: rig.clock.sleepers >= 3)
-    before = rig.database.calls["transaction"]
-    for _ in range(50):
+    background = asyncio.create_task(rig.core.run_background())
+    await until(lambda: failed(rig) > 0)
+    for _ in range(1_000):
         await asyncio.sleep(0)
+    assert failed(rig) <= 2 * AT_ONCE, "it pauses"
+    publisher.fail_with = None
 
-    assert rig.database.calls["transaction"] == before
+    rig.after(seconds=BUSY_PAUSE)
+    await until(lambda: len(publisher.events) >= AT_ONCE)
+
+    await stopped(background)
+
+
+async def test_in_the_background_what_is_written_while_a_delivery_hangs_does_not_wait_for_it() -> None:
+    holding = Holding()
+    rig = Rig(publisher=holding)
+    held = await rig.completed()
+    holding.upload_ids = (held.upload.id,)
+    background = asyncio.create_task(rig.core.run_background())
+    await until(lambda: holding.begun == 1)
+    stands_at = rig.clock.monotonic()
+
+    others = [await rig.completed() for _ in range(2)]
+    await until(lambda: len(holding.events) == 2)
+
+    assert {event.upload_id for event in holding.events} == {other.upload.id for other in others}
+    assert rig.clock.monotonic() == stands_at
+    await stopped(background)
+
+
+async def test_in_the_background_what_becomes_due_while_a_delivery_hangs_is_found_within_an_interval() -> None:
+    holding = Holding()
+    rig = Rig(publisher=holding)
+    held = await rig.completed()
+    holding.upload_ids = (held.upload.id,)
+    background = asyncio.create_task(rig.core.run_background())
+    await until(lambda: holding.begun == 1 and rig.clock.sleepers >= 3)
+    await rig.completed()
+    rig.database.inner._events_written.clear()
+
+    rig.after(seconds=1)
+    await until(lambda: len(holding.events) == 1)
+
+    await stopped(background)
+
+
+async def test_in_the_background_a_delivery_under_way_is_not_broken_off_since_the_database_is_away_for_a_moment() -> (
+    None
+):
+    holding = Holding()
+    rig = Rig(publisher=holding)
+    await rig.completed()
+    background = asyncio.create_task(rig.core.run_background())
+    await until(lambda: holding.begun == 1 and rig.clock.sleepers >= 3)
+    rig.database.faults.fail("transaction", DatabaseUnavailableError("away"), times=4)
+    for _ in range(4):
+        rig.after(seconds=1)
+        await until(lambda: rig.clock.sleepers >= 3)
+
+    rig.database.faults.heal()
+    holding.gate.set()
+    await until(lambda: len(holding.events) == 1)
+
+    assert holding.begun == 1
+    await stopped(background)
+
+
+async def test_in_the_background_a_backlog_larger_than_a_pass_does_not_wait_for_a_delivery_that_hangs() -> None:
+    holding = Holding()
+    rig = Rig(publisher=holding, config=UploadConfig(batch=2))
+    held, *others = [await rig.completed() for _ in range(10)]
+    holding.upload_ids = (held.upload.id,)
+    background = asyncio.create_task(rig.core.run_background())
+
+    await until(lambda: len(holding.events) == len(others))
+
+    assert holding.begun == 10
     await stopped(background)
 
 
