@@ -88,13 +88,13 @@ async def test_a_completion_that_finds_no_room_is_told_so_and_goes_on_as_soon_as
         far.always("complete", hangs)
 
         completing = [asyncio.ensure_future(core.uploads.complete(upload.id, owner="u_1")) for upload in uploads]
-        async with at_most(10):
+        async with at_most(30):
             [turned_away], _ = await asyncio.wait(completing, return_when=asyncio.FIRST_COMPLETED)
         assert isinstance(turned_away.exception(), StoreOverloadedError)
 
         far.heal()
         upload = uploads[completing.index(turned_away)]
-        async with at_most(10):
+        async with at_most(30):
             while (await core.uploads.get(upload.id, owner="u_1")).state is not UploadState.COMPLETED:
                 with suppress(StoreOverloadedError):
                     await core.uploads.complete(upload.id, owner="u_1")
