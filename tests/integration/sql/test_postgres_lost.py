@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from urllib.parse import parse_qs, urlsplit
@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import asyncpg
 import pytest
 
-from tests.integration.sql.conftest import patient
+from tests.integration.sql.conftest import opened
 from tests.servers.postgres import ExternalPostgres, PostgresServer
 from uploadcore.errors import DatabaseUnavailableError
 from uploadcore.testing import make_upload
@@ -36,25 +36,21 @@ def frail() -> Iterator[PostgresServer]:
     server.stop()
 
 
-@asynccontextmanager
-async def opened(server: PostgresServer, options: str) -> AsyncIterator[SqlDatabase]:
-    url = await asyncio.to_thread(server.new_database)
-    await SqlDatabase(url).migrate()
-    database = SqlDatabase(f"{patient(url)}&{options}")
-    await database.open()
-    yield database
-    await database.close()
+@pytest.fixture
+async def url(frail: PostgresServer) -> str:
+    """Names a database of its, without a single table."""
+    return await asyncio.to_thread(frail.new_database)
 
 
 @pytest.fixture
-async def database(frail: PostgresServer) -> AsyncIterator[SqlDatabase]:
-    async with opened(frail, "pool_size=4") as database:
+async def database(url: str) -> AsyncIterator[SqlDatabase]:
+    async with opened(f"{url}&pool_size=4") as database:
         yield database
 
 
 @pytest.fixture
-async def impatient(frail: PostgresServer) -> AsyncIterator[SqlDatabase]:
-    async with opened(frail, "command_timeout=2") as database:
+async def impatient(url: str) -> AsyncIterator[SqlDatabase]:
+    async with opened(f"{url}&command_timeout=2") as database:
         yield database
 
 
@@ -83,11 +79,11 @@ class EndlessRelay:
 
 
 @pytest.fixture
-async def far(frail: PostgresServer) -> EndlessRelay:
-    url = urlsplit(await asyncio.to_thread(frail.new_database))
-    (folder,) = parse_qs(url.query)["host"]
-    await SqlDatabase(url.geturl()).migrate()
-    return EndlessRelay(f"{folder}/.s.PGSQL.5432", url.path)
+async def far(url: str) -> EndlessRelay:
+    parts = urlsplit(url)
+    (folder,) = parse_qs(parts.query)["host"]
+    await SqlDatabase(url).migrate()
+    return EndlessRelay(f"{folder}/.s.PGSQL.5432", parts.path)
 
 
 @pytest.fixture
@@ -233,8 +229,7 @@ async def test_a_server_that_hangs_is_not_waited_for_for_ever(
     assert await has(impatient, "c")
 
 
-async def test_no_server_being_what_is_asked_for_is_told_as_the_database_being_away(frail: PostgresServer) -> None:
-    url = await asyncio.to_thread(frail.new_database)
+async def test_no_server_being_what_is_asked_for_is_told_as_the_database_being_away(url: str) -> None:
     await SqlDatabase(url).migrate()
     with pytest.raises(DatabaseUnavailableError, match="target_session_attrs") as caught:
         await SqlDatabase(f"{url}&target_session_attrs=standby").open()
