@@ -76,9 +76,8 @@ class UploadConfig:
             raise ValueError("delivery_attempts is 1 or more")
         if not self.key_prefix or self.key_prefix.strip("/") != self.key_prefix:
             raise ValueError("key_prefix is not empty and neither begins nor ends with a slash")
-        if {".", ".."} & set(
-            self.key_prefix.split("/")
-        ):  # clients take these out of a URL before they send it (RFC 3986, section 5.2.4)
+        # Clients take these out of a URL before they send it (RFC 3986, section 5.2.4).
+        if {".", ".."} & set(self.key_prefix.split("/")):
             raise ValueError("key_prefix has no segment '.' or '..'")
 
     @property

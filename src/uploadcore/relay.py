@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -193,16 +195,16 @@ class Relay:
         """
         publisher = self._publishers[destination]
         report = DeliveryReport()
-        left, ends_at, fruitless = self._config.batch, self._clock.monotonic() + PASS_TIME, 0
+        left = sys.maxsize if is_kept_up else self._config.batch
+        ends_at = math.inf if is_kept_up else self._clock.monotonic() + PASS_TIME
+        fruitless = 0
         underway: dict[asyncio.Task[_Tried], Delivery] = {}
         tried: list[_Tried] = []
         news: asyncio.Task[None] | None = None
         try:
             while True:
-                is_over = not is_kept_up and self._clock.monotonic() >= ends_at
-                room = AT_ONCE - len(underway)
-                if not is_kept_up:
-                    room = 0 if is_over else min(left, room)
+                is_over = self._clock.monotonic() >= ends_at
+                room = 0 if is_over else min(left, AT_ONCE - len(underway))
                 can_wait = bool(underway) and not tried
                 claimed = await self._record_and_claim(destination, tried, room, can_wait=can_wait)
                 report = _counted(report, tried)
@@ -212,7 +214,7 @@ class Relay:
                 left -= len(claimed)
                 underway |= {asyncio.create_task(self._attempt(publisher, delivery)): delivery for delivery in claimed}
                 if not underway:
-                    return replace(report, more=left <= 0 or is_over)
+                    return replace(report, more=left == 0 or is_over)
                 if is_kept_up and fruitless >= self._config.batch:
                     fruitless = 0
                     await self._clock.sleep(BUSY_PAUSE)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import platform
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import product
 
@@ -35,6 +35,7 @@ from uploadcore.tally import Tally
 from uploadcore.views import SweepReport
 from uploadcore_app import BUCKETS, Durations, Measurements
 from uploadcore_http.problems import STATUS
+from uploadcore_http.refreshing import Refreshed
 
 __all__ = ["Metrics"]
 
@@ -85,8 +86,7 @@ class Metrics(Collector):
         self._durations = Durations()
         self.problems: Counter[str] = Counter(dict.fromkeys(STATUS, 0))
         self._backlog: tuple[Backlog, ...] = ()
-        self._backlog_at = float("-inf")
-        self._asking: asyncio.Task[None] | None = None
+        self._asked = Refreshed()
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -101,7 +101,7 @@ class Metrics(Collector):
     async def scraped(self, accept: str) -> tuple[bytes, str]:
         """The text, and its media type, that the scraper asked for."""
         if self._core is not None:
-            await self._ask_for_backlog(self._core)
+            await self._asked.within(BACKLOG_AGE, partial(self._ask_for_backlog, self._core))
         return self.exposed(accept)
 
     def exposed(self, accept: str) -> tuple[bytes, str]:
@@ -111,18 +111,11 @@ class Metrics(Collector):
 
     async def _ask_for_backlog(self, core: UploadCore) -> None:
         """What is pending, or nothing, where the database does not say: an old number would look like a new one."""
-        if time.monotonic() - self._backlog_at > BACKLOG_AGE:
-            if self._asking is None or self._asking.done():
-                self._asking = asyncio.create_task(self._ask(core))
-            await asyncio.shield(self._asking)  # others wait for the same
-
-    async def _ask(self, core: UploadCore) -> None:
         try:
             async with asyncio.timeout(BACKLOG_TIMEOUT):
                 self._backlog = await core.events.backlog()
         except (UploadCoreError, TimeoutError):
             self._backlog = ()
-        self._backlog_at = time.monotonic()
 
     def collect(self) -> Iterator[Metric]:
         """Make metrics of what was counted."""

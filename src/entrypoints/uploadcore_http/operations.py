@@ -23,6 +23,7 @@ from uploadcore_http.links import Links
 from uploadcore_http.metrics import Metrics
 from uploadcore_http.openapi import ApiDocument
 from uploadcore_http.operation import Answer, Operation, operation_opt
+from uploadcore_http.refreshing import Refreshed
 from uploadcore_http.requests import ApiRequest
 from uploadcore_http.responses import BytesResponse, json_response
 
@@ -67,8 +68,7 @@ class Health:
         self._core = core
         self._lifecycle = lifecycle
         self._found: Mapping[str, str] = {}
-        self._found_at = float("-inf")
-        self._looking: asyncio.Task[None] | None = None
+        self._looked = Refreshed()
 
     @property
     def status(self) -> str:
@@ -81,10 +81,7 @@ class Health:
         """Each port's state; while draining as it was found last, for the load balancer is to hear of that at once."""
         if self._lifecycle.is_draining and self._found:
             return self._found
-        if time.monotonic() - self._found_at > PROBE_INTERVAL:
-            if self._looking is None or self._looking.done():
-                self._looking = asyncio.create_task(self._look())
-            await asyncio.shield(self._looking)  # others wait for the same
+        await self._looked.within(PROBE_INTERVAL, self._look)
         return self._found
 
     async def _look(self) -> None:
@@ -92,7 +89,6 @@ class Health:
             _probed(self._store()), _probed(self._database()), _probed(self._cache())
         )
         self._found = {"store": store, "database": database, "cache": cache}
-        self._found_at = time.monotonic()
 
     def clock(self) -> Mapping[str, str]:
         """The ports whose clock is not ours, as last heard."""
